@@ -25,7 +25,7 @@ type OpenSession struct {
 }
 
 // LeaveSession unbinds the connection.
-type LeaveSession struct{}
+type LeaveSession struct{ SessionID string }
 
 // SendMessage appends a message and, where a model answers, starts a turn.
 type SendMessage struct {

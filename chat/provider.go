@@ -33,7 +33,7 @@ type Provider interface {
 	// may follow it), or with an error as the last pair. An [Error] among them is shown to the client. A sequence that
 	// ends with neither was cut off: what it gave is not the whole answer.
 	//
-	// When ctx ends the request is cancelled, its socket closed, and ctx's error is the last pair. Leaving the loop
-	// does the same. All resources are released when the loop ends; the sequence can be used once.
+	// When ctx ends the request is cancelled, its socket closed, and ctx's error is the last pair, unless the end mark
+	// was there already. Leaving the loop does the same. All resources are released when the loop ends; the sequence can be used once.
 	Stream(ctx context.Context, request Request) iter.Seq2[Chunk, error]
 }

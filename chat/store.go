@@ -13,7 +13,8 @@ var (
 )
 
 // Store keeps sessions and their messages. All methods are safe for concurrent use, and are durable when they return
-// without error. The contract suite is internal/store/storetest.
+// without error. Times are kept to the millisecond, and an [Error] without its cause. The contract suite is
+// internal/store/storetest.
 type Store interface {
 	// CreateSession inserts the session. ErrExists: its ID is taken, and nothing was changed.
 	CreateSession(ctx context.Context, session SessionView) error
@@ -29,7 +30,7 @@ type Store interface {
 	// nothing was changed.
 	InsertMessage(ctx context.Context, sessionID string, m Message) error
 
-	// UpdateMessage replaces what can change of a streaming message: Text, Reasoning, Status, FinishReason, Error,
+	// UpdateMessage replaces what can change of the streaming message of m's ID: Text, Reasoning, Status, FinishReason, Error,
 	// Provider, Usage, FirstTokenMS, DurationMS. It never inserts. ErrStale: the stored message is not streaming, or
 	// not there, and nothing was changed.
 	UpdateMessage(ctx context.Context, sessionID string, m Message) error
@@ -38,7 +39,7 @@ type Store interface {
 	Message(ctx context.Context, sessionID, messageID string) (Message, error)
 
 	// Messages returns the newest limit messages with an N below before, in ascending order of N; 0 as before means
-	// from the end. An unknown session is empty, not an error.
+	// from the end. An unknown session is empty, not an error; so is a limit of 0 or less.
 	Messages(ctx context.Context, sessionID string, before int64, limit int) ([]Message, error)
 
 	// Ping reports whether the store can be reached.

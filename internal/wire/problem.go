@@ -1,0 +1,67 @@
+package wire
+
+import (
+	"encoding/json"
+	"math"
+	"net/http"
+	"strconv"
+
+	"github.com/parley-chat/parley/chat"
+)
+
+// Problem is an error as an HTTP answer: a problem document (RFC 9457) with the protocol's code.
+type Problem struct {
+	Title  string    `json:"title"`
+	Status int       `json:"status"`
+	Detail string    `json:"detail"`
+	Code   chat.Code `json:"code"`
+	Field  string    `json:"field,omitempty"`
+}
+
+// WriteProblem answers a request with e. 429 and 503 carry Retry-After (RFC 9110 §10.2.3), at least one second.
+func WriteProblem(w http.ResponseWriter, e *chat.Error) {
+	status := HTTPStatus(e.Code)
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		seconds := max(1, int(math.Ceil(e.RetryAfter.Seconds())))
+		w.Header().Set("Retry-After", strconv.Itoa(seconds))
+	}
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer") // RFC 6750 §3
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	// A failed write means that the client has gone; there is nobody left to tell.
+	_ = json.NewEncoder(w).Encode(Problem{
+		Title: http.StatusText(status), Status: status, Detail: e.Message, Code: e.Code, Field: e.Field,
+	})
+}
+
+// HTTPStatus gives the HTTP status for an error code.
+func HTTPStatus(code chat.Code) int {
+	switch code {
+	case chat.CodeInvalidJSON, chat.CodeInvalidRequest, chat.CodeInvalidMessage, chat.CodeUnknownType,
+		chat.CodeModelNotFound, chat.CodeSessionMismatch, chat.CodeSessionNotOpen:
+		return http.StatusBadRequest
+	case chat.CodeUnauthenticated:
+		return http.StatusUnauthorized
+	case chat.CodeForbidden, chat.CodeOriginForbidden:
+		return http.StatusForbidden
+	case chat.CodeSessionNotFound:
+		return http.StatusNotFound
+	case chat.CodeMessageTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case chat.CodeMessageConflict, chat.CodeResponseInProgress, chat.CodeTakeoverConflict, chat.CodeSessionEnded:
+		return http.StatusConflict
+	case chat.CodeRateLimited, chat.CodeConnectionLimit, chat.CodeBudgetExceeded:
+		return http.StatusTooManyRequests
+	case chat.CodeContentFiltered, chat.CodeLLMRejected:
+		return http.StatusUnprocessableEntity
+	case chat.CodeServerDraining, chat.CodeSessionBusy, chat.CodeStorageUnavailable, chat.CodeLLMUnavailable:
+		return http.StatusServiceUnavailable
+	case chat.CodeLLMTimeout:
+		return http.StatusGatewayTimeout
+	default:
+		return http.StatusInternalServerError
+	}
+}
