@@ -1,0 +1,69 @@
+package sqlite
+
+import (
+	"database/sql"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// A message's text in the benchmarks: about a paragraph.
+var paragraph = strings.Repeat("All this happened, more or less. ", 20)
+
+func BenchmarkInsertMessage(b *testing.B) {
+	s := openWithSession(b)
+	m := numbered(0)
+	m.Text = paragraph
+	for b.Loop() {
+		m.N++
+		m.ID = numbered(m.N).ID
+		if err := s.InsertMessage(b.Context(), "s1", m); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkInsertMessageFrom100 inserts from 100 goroutines, whose writes share transactions.
+func BenchmarkInsertMessageFrom100(b *testing.B) {
+	s := openWithSession(b)
+	var last atomic.Int64
+	b.SetParallelism((100 + runtime.GOMAXPROCS(0) - 1) / runtime.GOMAXPROCS(0))
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			m := numbered(last.Add(1))
+			m.Text = paragraph
+			if err := s.InsertMessage(b.Context(), "s1", m); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+// BenchmarkLast50Of100000 reads the newest 50 messages of a session, in a store of 1,000 sessions with 100 each.
+func BenchmarkLast50Of100000(b *testing.B) {
+	s := openWithSession(b)
+	if err := s.submit(b.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`
+			WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i < 999)
+			INSERT INTO sessions SELECT 'b' || i, '', '', '', '', 0, 0, NULL, 0, '', '', NULL FROM numbers`)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(`
+			WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i < 99999)
+			INSERT INTO messages SELECT 'b' || (i / 100), i % 100 + 1, 'm' || i, 'user', 'complete', '', NULL, 0,
+				'{"id":"u","name":"U"}', '', '', '', '', '', NULL, 0, 0, '', ? FROM numbers`, paragraph)
+		return err
+	}); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		messages, err := s.Messages(b.Context(), "b500", 0, 50)
+		if err != nil || len(messages) != 50 {
+			b.Fatalf("read %d messages, error %v", len(messages), err)
+		}
+	}
+}

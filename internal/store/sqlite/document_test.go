@@ -1,0 +1,118 @@
+package sqlite
+
+import (
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/parley-chat/parley/chat"
+)
+
+// lockedSession is a session under the lock that guards it. It counts how often the lock was taken, and what was
+// under it does not outlive the lock: the pointer that View lends shows another session afterwards.
+type lockedSession struct {
+	mu      sync.Mutex // guards the fields below
+	session chat.Session
+	views   int
+}
+
+func (l *lockedSession) View(f func(*chat.Session)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.views++
+	lent := l.session
+	author := *l.session.AssistedBy
+	lent.AssistedBy = &author
+	f(&lent)
+	author = chat.Author{ID: "overwritten", Name: "overwritten"}
+	lent = chat.Session{ID: "overwritten", AssistedBy: &author}
+}
+
+func (l *lockedSession) set(value string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.session.Title = value
+	l.session.Model = value
+	l.session.AssistedBy.ID = value
+}
+
+func newLockedSession() *lockedSession {
+	return &lockedSession{session: chat.Session{
+		ID: "s1", Title: "title", Model: "model", Status: chat.SessionStatusActive, AssistedBy: &chat.Author{ID: "a1"},
+	}}
+}
+
+func TestR10_1_SerializationTakesTheSessionLock(t *testing.T) {
+	locked := newLockedSession()
+	if _, err := sessionToDocument(locked); err != nil {
+		t.Fatal(err)
+	}
+	if locked.views != 1 {
+		t.Errorf("the lock was taken %d times, want once", locked.views)
+	}
+}
+
+func TestR10_2_SerializationReadsAllUnderTheLock(t *testing.T) {
+	d, err := sessionToDocument(newLockedSession())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.id != "s1" || d.title != "title" || d.assistedBy.String != `{"id":"a1","name":""}` {
+		t.Errorf("read after the lock was released: %+v", d)
+	}
+}
+
+func TestR10_3_SessionToDocumentTakesLiveAndPlainSessions(t *testing.T) {
+	locked := newLockedSession()
+	live, err := sessionToDocument(locked) // takes the lock
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := sessionToDocument(&locked.session) // nobody else has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if live != plain {
+		t.Errorf("got %+v from the live session, %+v from the plain one", live, plain)
+	}
+}
+
+func TestR10_4_SessionLockIsFreeWhileTheStoreWrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "parley.db")
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, path)
+		release := holdWriter(t, s)
+		locked := newLockedSession()
+		created := make(chan error, 1)
+		go func() { created <- s.CreateSession(t.Context(), locked) }()
+		synctest.Wait() // for the session to be serialised, and to wait for the writer
+		if !locked.mu.TryLock() {
+			t.Error("the session is locked while it is being stored")
+		}
+		release()
+		if err := <-created; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestR10_5_ConcurrentSerializationsSeeWholeSessions(t *testing.T) {
+	locked := newLockedSession()
+	locked.set("0")
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			locked.set(strconv.Itoa(i))
+			d, err := sessionToDocument(locked)
+			if err != nil {
+				t.Error(err)
+			}
+			if d.model != d.title || d.assistedBy.String != `{"id":"`+d.title+`","name":""}` {
+				t.Errorf("read from several moments: %+v", d)
+			}
+		})
+	}
+	wg.Wait()
+}

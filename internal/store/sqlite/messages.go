@@ -1,0 +1,115 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"math"
+	"slices"
+
+	"github.com/parley-chat/parley/chat"
+)
+
+const (
+	insertMessageQuery = `
+		INSERT INTO messages (session_id, n, message_id, role, status, finish_reason, error, created_at, author,
+			model, provider, reply_to, replaces, answer_id, usage, first_token_ms, duration_ms, reasoning, text)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+	updateMessageQuery = `
+		UPDATE messages
+		SET text = ?, reasoning = ?, status = ?, finish_reason = ?, error = ?, provider = ?, usage = ?,
+			first_token_ms = ?, duration_ms = ?
+		WHERE session_id = ? AND message_id = ? AND status = ?`
+
+	// What scanMessage reads.
+	selectMessageColumns = `
+		SELECT n, message_id, role, status, finish_reason, error, created_at, author, model, provider, reply_to,
+			replaces, answer_id, usage, first_token_ms, duration_ms, reasoning, text
+		FROM messages `
+
+	selectMessageQuery  = selectMessageColumns + `WHERE session_id = ? AND message_id = ?`
+	selectMessagesQuery = selectMessageColumns + `WHERE session_id = ? AND n < ? ORDER BY n DESC LIMIT ?`
+)
+
+// InsertMessage implements [chat.Store]. A message of an unknown session is ErrNotFound.
+func (s *Store) InsertMessage(ctx context.Context, sessionID string, m chat.Message) error {
+	d, err := messageToDocument(&m)
+	if err != nil {
+		return failure(err, "insert message %s of session %s", m.ID, sessionID)
+	}
+	err = s.submit(ctx, func(tx *sql.Tx) error {
+		_, err := tx.Stmt(s.insertMessage).Exec(sessionID, m.N, m.ID, m.Role, m.Status, m.FinishReason, d.errorJSON,
+			d.createdAt, d.authorJSON, m.Model, m.Provider, m.ReplyTo, m.Replaces, m.AnswerID, d.usageJSON,
+			m.FirstTokenMS, m.DurationMS, m.Reasoning, m.Text)
+		return err
+	})
+	return failure(err, "insert message %s of session %s", m.ID, sessionID)
+}
+
+// UpdateMessage implements [chat.Store].
+func (s *Store) UpdateMessage(ctx context.Context, sessionID string, m chat.Message) error {
+	d, err := messageToDocument(&m)
+	if err != nil {
+		return failure(err, "update message %s of session %s", m.ID, sessionID)
+	}
+	err = s.submit(ctx, func(tx *sql.Tx) error {
+		updated, err := changed(tx.Stmt(s.updateMessage).Exec(m.Text, m.Reasoning, m.Status, m.FinishReason, d.errorJSON,
+			m.Provider, d.usageJSON, m.FirstTokenMS, m.DurationMS, sessionID, m.ID, chat.StatusStreaming))
+		if err == nil && !updated {
+			return chat.ErrStale
+		}
+		return err
+	})
+	return failure(err, "update message %s of session %s", m.ID, sessionID)
+}
+
+// Message implements [chat.Store].
+func (s *Store) Message(ctx context.Context, sessionID, messageID string) (chat.Message, error) {
+	m, err := scanMessage(s.selectMessage.QueryRowContext(ctx, sessionID, messageID))
+	return m, failure(err, "read message %s of session %s", messageID, sessionID)
+}
+
+// Messages implements [chat.Store].
+func (s *Store) Messages(ctx context.Context, sessionID string, before int64, limit int) ([]chat.Message, error) {
+	messages, err := s.messages(ctx, sessionID, before, limit)
+	return messages, failure(err, "read messages of session %s", sessionID)
+}
+
+func (s *Store) messages(ctx context.Context, sessionID string, before int64, limit int) ([]chat.Message, error) {
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	// To SQLite a negative limit is none.
+	rows, err := s.selectMessages.QueryContext(ctx, sessionID, before, max(limit, 0))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var messages []chat.Message
+	for rows.Next() {
+		m, err := scanMessage(rows)
+		if err != nil {
+			return nil, err
+		}
+		messages = append(messages, m)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	slices.Reverse(messages)
+	return messages, nil
+}
+
+func scanMessage(row interface{ Scan(into ...any) error }) (chat.Message, error) {
+	var m chat.Message
+	var d messageDocument
+	if err := row.Scan(&m.N, &m.ID, &m.Role, &m.Status, &m.FinishReason, &d.errorJSON, &d.createdAt, &d.authorJSON,
+		&m.Model, &m.Provider, &m.ReplyTo, &m.Replaces, &m.AnswerID, &d.usageJSON, &m.FirstTokenMS, &m.DurationMS,
+		&m.Reasoning, &m.Text); err != nil {
+		return chat.Message{}, err
+	}
+	if err := d.complete(&m); err != nil {
+		return chat.Message{}, err
+	}
+	return m, nil
+}

@@ -1,0 +1,96 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// migrations lead from an empty file to today's schema; the file's user_version counts those it has had. One that
+// was released is never edited: a change of the schema is a further one.
+var migrations = []string{version1}
+
+// Times are milliseconds since 1970 UTC. Columns that may be NULL hold JSON.
+//
+// Messages lie on disk in the order in which a session reads them. Their long columns stand last, so that the
+// others are found without reading through the pages into which these overflow.
+const version1 = `
+CREATE TABLE sessions (
+	id             TEXT    NOT NULL PRIMARY KEY,
+	user_id        TEXT    NOT NULL,
+	title          TEXT    NOT NULL,
+	model          TEXT    NOT NULL,
+	status         TEXT    NOT NULL,
+	created_at     INTEGER NOT NULL,
+	last_active_at INTEGER NOT NULL,
+	assisted_by    TEXT,
+	help_requested INTEGER NOT NULL,
+	help_reason    TEXT    NOT NULL,
+	end_reason     TEXT    NOT NULL,
+	metadata       TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE messages (
+	session_id     TEXT    NOT NULL REFERENCES sessions (id),
+	n              INTEGER NOT NULL,
+	message_id     TEXT    NOT NULL,
+	role           TEXT    NOT NULL,
+	status         TEXT    NOT NULL,
+	finish_reason  TEXT    NOT NULL,
+	error          TEXT,
+	created_at     INTEGER NOT NULL,
+	author         TEXT,
+	model          TEXT    NOT NULL,
+	provider       TEXT    NOT NULL,
+	reply_to       TEXT    NOT NULL,
+	replaces       TEXT    NOT NULL,
+	answer_id      TEXT    NOT NULL,
+	usage          TEXT,
+	first_token_ms INTEGER NOT NULL,
+	duration_ms    INTEGER NOT NULL,
+	reasoning      TEXT    NOT NULL,
+	text           TEXT    NOT NULL,
+	PRIMARY KEY (session_id, n),
+	UNIQUE (session_id, message_id)
+) STRICT, WITHOUT ROWID;
+`
+
+// migrate brings the schema up to date, each step in a transaction of its own.
+func migrate(ctx context.Context, db *sql.DB) error {
+	for {
+		current, err := migrateOnce(ctx, db)
+		if err != nil || current {
+			return err
+		}
+	}
+}
+
+// migrateOnce takes the next step, or reports that the schema is current. The version is read under the write lock,
+// so two processes that start at once do not take the same step.
+func migrateOnce(ctx context.Context, db *sql.DB) (current bool, err error) {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return false, err
+	}
+	defer tx.Rollback() // does nothing after a commit
+
+	var version int
+	if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return false, fmt.Errorf("read the schema version: %w", err)
+	}
+	switch {
+	case version < 0 || version > len(migrations):
+		return false, fmt.Errorf("the file has schema version %d and this Parley knows versions up to %d: start the "+
+			"Parley that wrote it, or a newer one, or restore a backup from before the upgrade", version, len(migrations))
+	case version == len(migrations):
+		return true, nil
+	}
+	if _, err := tx.ExecContext(ctx, migrations[version]); err != nil {
+		return false, fmt.Errorf("migrate to schema version %d: %w", version+1, err)
+	}
+	// A PRAGMA takes no parameters.
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version+1)); err != nil {
+		return false, fmt.Errorf("write the schema version: %w", err)
+	}
+	return false, tx.Commit()
+}

@@ -1,0 +1,200 @@
+package storetest
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/parley-chat/parley/chat"
+)
+
+// Memory is a [chat.Store] without a disk, for tests of what uses a store. It passes the suite.
+type Memory struct {
+	// Before, where it is set, is called before each operation with its name, such as "InsertMessage". It may block,
+	// and what it returns, unless nil, is what the operation returns without being done. It is set before the store is
+	// used.
+	Before func(ctx context.Context, operation string) error
+
+	mu       sync.Mutex // guards the fields below
+	sessions map[string]chat.Session
+	messages map[string][]chat.Message // by session, in the order of N
+}
+
+// NewMemory makes an empty store.
+func NewMemory() *Memory {
+	return &Memory{sessions: make(map[string]chat.Session), messages: make(map[string][]chat.Message)}
+}
+
+var _ chat.Store = (*Memory)(nil)
+
+func (s *Memory) begin(ctx context.Context, operation string) error {
+	if s.Before != nil {
+		if err := s.Before(ctx, operation); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// copyOf reads a session as a store keeps it.
+func copyOf(view chat.SessionView) chat.Session {
+	var c chat.Session
+	view.View(func(s *chat.Session) {
+		c = *s
+		c.CreatedAt, c.LastActiveAt = stored(s.CreatedAt), stored(s.LastActiveAt)
+		c.Metadata = maps.Clone(s.Metadata)
+		c.AssistedBy = clone(s.AssistedBy)
+	})
+	return c
+}
+
+func stored(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
+}
+
+func copyMessage(m chat.Message) chat.Message {
+	m.CreatedAt = stored(m.CreatedAt)
+	m.Author, m.Usage, m.Error = clone(m.Author), clone(m.Usage), clone(m.Error)
+	if m.Error != nil {
+		m.Error.Cause = nil
+		m.Error.RetryAfter = m.Error.RetryAfter.Truncate(time.Millisecond)
+	}
+	return m
+}
+
+// CreateSession implements [chat.Store].
+func (s *Memory) CreateSession(ctx context.Context, view chat.SessionView) error {
+	if err := s.begin(ctx, "CreateSession"); err != nil {
+		return err
+	}
+	record := copyOf(view)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.sessions[record.ID]; ok {
+		return chat.ErrExists
+	}
+	s.sessions[record.ID] = record
+	return nil
+}
+
+// Session implements [chat.Store].
+func (s *Memory) Session(ctx context.Context, id string) (chat.Session, error) {
+	if err := s.begin(ctx, "Session"); err != nil {
+		return chat.Session{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	record, ok := s.sessions[id]
+	if !ok {
+		return chat.Session{}, chat.ErrNotFound
+	}
+	return copyOf(&record), nil
+}
+
+// UpdateSession implements [chat.Store].
+func (s *Memory) UpdateSession(ctx context.Context, view chat.SessionView) error {
+	if err := s.begin(ctx, "UpdateSession"); err != nil {
+		return err
+	}
+	record := copyOf(view)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, ok := s.sessions[record.ID]
+	switch {
+	case !ok:
+		return chat.ErrNotFound
+	case old.Status == chat.SessionStatusEnded:
+		return chat.ErrStale
+	}
+	record.UserID, record.CreatedAt, record.Metadata = old.UserID, old.CreatedAt, old.Metadata
+	s.sessions[record.ID] = record
+	return nil
+}
+
+// InsertMessage implements [chat.Store].
+func (s *Memory) InsertMessage(ctx context.Context, sessionID string, m chat.Message) error {
+	if err := s.begin(ctx, "InsertMessage"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.sessions[sessionID]; !ok {
+		return chat.ErrNotFound
+	}
+	all := s.messages[sessionID]
+	if slices.ContainsFunc(all, func(o chat.Message) bool { return o.ID == m.ID || o.N == m.N }) {
+		return chat.ErrExists
+	}
+	at, _ := slices.BinarySearchFunc(all, m.N, func(o chat.Message, n int64) int { return int(o.N - n) })
+	s.messages[sessionID] = slices.Insert(all, at, copyMessage(m))
+	return nil
+}
+
+// UpdateMessage implements [chat.Store].
+func (s *Memory) UpdateMessage(ctx context.Context, sessionID string, m chat.Message) error {
+	if err := s.begin(ctx, "UpdateMessage"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, old := range s.messages[sessionID] {
+		if old.ID != m.ID || old.Status != chat.StatusStreaming {
+			continue
+		}
+		changed := copyMessage(m)
+		changed.N, changed.Role, changed.CreatedAt, changed.Author = old.N, old.Role, old.CreatedAt, old.Author
+		changed.Model, changed.ReplyTo, changed.Replaces, changed.AnswerID = old.Model, old.ReplyTo, old.Replaces, old.AnswerID
+		s.messages[sessionID][i] = changed
+		return nil
+	}
+	return chat.ErrStale
+}
+
+// Message implements [chat.Store].
+func (s *Memory) Message(ctx context.Context, sessionID, messageID string) (chat.Message, error) {
+	if err := s.begin(ctx, "Message"); err != nil {
+		return chat.Message{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.messages[sessionID] {
+		if m.ID == messageID {
+			return copyMessage(m), nil
+		}
+	}
+	return chat.Message{}, chat.ErrNotFound
+}
+
+// Messages implements [chat.Store].
+func (s *Memory) Messages(ctx context.Context, sessionID string, before int64, limit int) ([]chat.Message, error) {
+	if err := s.begin(ctx, "Messages"); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []chat.Message
+	for _, m := range slices.Backward(s.messages[sessionID]) {
+		if len(found) >= limit {
+			break
+		}
+		if before == 0 || m.N < before {
+			found = append(found, copyMessage(m))
+		}
+	}
+	slices.Reverse(found)
+	return found, nil
+}
+
+// Ping implements [chat.Store].
+func (s *Memory) Ping(ctx context.Context) error { return s.begin(ctx, "Ping") }
+
+// Close implements [chat.Store]. A closed Memory may be used again: so it stands for a disk that outlives the server.
+func (s *Memory) Close() error { return nil }

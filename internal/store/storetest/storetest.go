@@ -1,0 +1,109 @@
+// Package storetest holds every [chat.Store] to its contract: what one store passes, all do, so the rest of Parley
+// cannot tell them apart.
+package storetest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/parley-chat/parley/chat"
+)
+
+// Opener opens an empty store that nothing else uses, and closes it when the test ends. reopen closes the store and
+// opens it again on the same data.
+type Opener func(t *testing.T) (store chat.Store, reopen func() chat.Store)
+
+// Run tests that the stores which open gives keep the contract of [chat.Store]. A subtest stands for each sentence
+// of it.
+func Run(t *testing.T, open Opener) {
+	for _, group := range []struct {
+		name  string
+		tests []contractTest
+	}{
+		{"Sessions", sessionTests},
+		{"Messages", messageTests},
+		{"Paging", pagingTests},
+		{"Fields", fieldTests},
+		{"Concurrency", concurrencyTests},
+		{"SessionLock", sessionLockTests},
+		{"Store", storeTests},
+	} {
+		t.Run(group.name, func(t *testing.T) {
+			for _, test := range group.tests {
+				t.Run(test.name, func(t *testing.T) { test.run(t, open) })
+			}
+		})
+	}
+}
+
+// contractTest tests one sentence of the contract.
+type contractTest struct {
+	name string
+	run  func(t *testing.T, open Opener)
+}
+
+// onStore makes a contractTest of a test that needs no more than an empty store.
+func onStore(test func(*testing.T, chat.Store)) func(*testing.T, Opener) {
+	return func(t *testing.T, open Opener) {
+		store, _ := open(t)
+		test(t, store)
+	}
+}
+
+var storeTests = []contractTest{
+	{"what is acknowledged survives Close", survivesClose},
+	{"Ping answers", onStore(func(t *testing.T, store chat.Store) {
+		if err := store.Ping(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})},
+	{"a context that has ended is an error and nothing is done", onStore(refusesEndedContext)},
+}
+
+func survivesClose(t *testing.T, open Opener) {
+	store, reopen := open(t)
+	session, question, answer := newSession("s1"), newMessage(1, "m1"), newStreamingMessage(2, "m2")
+	mustCreate(t, store, session)
+	mustInsert(t, store, "s1", question, answer)
+	session.Title = "another title"
+	must(t, store.UpdateSession(t.Context(), &session))
+	answer.Text, answer.Status = "the whole answer", chat.StatusComplete
+	must(t, store.UpdateMessage(t.Context(), "s1", answer))
+
+	store = reopen()
+	wantSession(t, store, session)
+	wantMessages(t, store, "s1", question, answer)
+	wantError(t, store.CreateSession(t.Context(), &session), chat.ErrExists)
+	wantError(t, store.UpdateMessage(t.Context(), "s1", answer), chat.ErrStale)
+}
+
+func refusesEndedContext(t *testing.T, store chat.Store) {
+	session, streaming := newSession("s1"), newStreamingMessage(1, "m1")
+	mustCreate(t, store, session)
+	mustInsert(t, store, "s1", streaming)
+
+	other, changed, final := newSession("s2"), session, streaming
+	changed.Title = "another title"
+	final.Status = chat.StatusComplete
+	for name, do := range map[string]func(context.Context) error{
+		"CreateSession": func(ctx context.Context) error { return store.CreateSession(ctx, &other) },
+		"Session":       func(ctx context.Context) error { _, err := store.Session(ctx, "s1"); return err },
+		"UpdateSession": func(ctx context.Context) error { return store.UpdateSession(ctx, &changed) },
+		"InsertMessage": func(ctx context.Context) error { return store.InsertMessage(ctx, "s1", newMessage(2, "m2")) },
+		"UpdateMessage": func(ctx context.Context) error { return store.UpdateMessage(ctx, "s1", final) },
+		"Message":       func(ctx context.Context) error { _, err := store.Message(ctx, "s1", "m1"); return err },
+		"Messages":      func(ctx context.Context) error { _, err := store.Messages(ctx, "s1", 0, 10); return err },
+		"Ping":          store.Ping,
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := do(ctx); err == nil {
+			t.Errorf("%s: no error", name)
+		} else {
+			wantError(t, err, context.Canceled)
+		}
+	}
+	wantNoSession(t, store, "s2")
+	wantSession(t, store, session)
+	wantMessages(t, store, "s1", streaming)
+}
