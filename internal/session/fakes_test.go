@@ -1,0 +1,222 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/session"
+	"github.com/parley-chat/parley/internal/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var alice = chat.Author{ID: "alice", Name: "Alice"}
+
+// model is a [session.Models] with one model, "m", that answers as a test tells it.
+type model struct {
+	answer func(ctx context.Context, r chat.Request) iter.Seq2[chat.Chunk, error]
+
+	mu       sync.Mutex // guards the field below
+	requests []chat.Request
+}
+
+func (m *model) Has(id string) bool { return id == "m" || id == "n" }
+func (m *model) Default() string    { return "m" }
+
+func (m *model) Stream(ctx context.Context, r chat.Request) iter.Seq2[chat.Chunk, error] {
+	m.mu.Lock()
+	m.requests = append(m.requests, r)
+	m.mu.Unlock()
+	return m.answer(ctx, r)
+}
+
+func (m *model) calls() []chat.Request {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]chat.Request(nil), m.requests...)
+}
+
+// says answers with pieces, one each pace, and the end mark.
+func says(pace time.Duration, pieces ...string) func(context.Context, chat.Request) iter.Seq2[chat.Chunk, error] {
+	return func(ctx context.Context, _ chat.Request) iter.Seq2[chat.Chunk, error] {
+		return func(yield func(chat.Chunk, error) bool) {
+			provider := "fake"
+			for _, p := range pieces {
+				select {
+				case <-time.After(pace):
+				case <-ctx.Done():
+					yield(chat.Chunk{}, ctx.Err())
+					return
+				}
+				if !yield(chat.Chunk{Text: p, Provider: provider}, nil) {
+					return
+				}
+				provider = ""
+			}
+			yield(chat.Chunk{FinishReason: chat.FinishStop, Usage: &chat.Usage{InputTokens: 3, OutputTokens: len(pieces)}}, nil)
+		}
+	}
+}
+
+// breaks answers with pieces and then with an error, or, where that is nil, with nothing more.
+func breaks(err error, pieces ...string) func(context.Context, chat.Request) iter.Seq2[chat.Chunk, error] {
+	return func(context.Context, chat.Request) iter.Seq2[chat.Chunk, error] {
+		return func(yield func(chat.Chunk, error) bool) {
+			for _, p := range pieces {
+				if !yield(chat.Chunk{Text: p}, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(chat.Chunk{}, err)
+			}
+		}
+	}
+}
+
+// hangs gives one piece and then nothing, until it is cancelled.
+func hangs(ctx context.Context, _ chat.Request) iter.Seq2[chat.Chunk, error] {
+	return func(yield func(chat.Chunk, error) bool) {
+		if !yield(chat.Chunk{Text: "well"}, nil) {
+			return
+		}
+		<-ctx.Done()
+		yield(chat.Chunk{}, ctx.Err())
+	}
+}
+
+// house is a Manager with what it needs.
+type house struct {
+	*session.Manager
+	store *storetest.Memory
+	model *model
+	log   *strings.Builder
+}
+
+func testConfig() session.Config {
+	return session.Config{
+		StreamTimeout: 2 * time.Minute, CheckpointInterval: time.Second, HistoryTokens: 1000,
+		IdleTimeout: 15 * time.Minute, GracePeriod: 5 * time.Minute, CleanupInterval: time.Minute, WarnThreshold: 100,
+	}
+}
+
+func newHouse(t *testing.T, store *storetest.Memory, m *model, edit func(*session.Config)) *house {
+	t.Helper()
+	cfg := testConfig()
+	if edit != nil {
+		edit(&cfg)
+	}
+	h := &house{store: store, model: m, log: &strings.Builder{}}
+	h.Manager = session.NewManager(cfg, store, m, slog.New(slog.NewTextHandler(h.log, nil)))
+	return h
+}
+
+func anybody(*chat.Session) bool { return true }
+
+func (h *house) create(t *testing.T) *session.Session {
+	t.Helper()
+	s, err := h.Create(t.Context(), alice.ID, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func send(t *testing.T, s *session.Session, id, text string) {
+	t.Helper()
+	if again, err := s.Send(t.Context(), alice, chat.RoleUser, chat.SendMessage{MessageID: id, Text: text}); err != nil || again != nil {
+		t.Fatalf("sending %s gives %v, %v", id, again, err)
+	}
+}
+
+// reader is a client: it takes events and holds what they say, by the rules of the protocol.
+type reader struct {
+	cursor session.Cursor
+	last   int64
+	text   map[string]string
+	done   map[string]chat.MessageCompleted
+	order  []string
+	seen   []chat.Event
+}
+
+func newReader(t *testing.T, s *session.Session) *reader {
+	t.Helper()
+	cursor, _, err := s.Attach(nil, "", 50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &reader{cursor: cursor, text: make(map[string]string), done: make(map[string]chat.MessageCompleted)}
+}
+
+// drain takes all that there is.
+func (r *reader) drain(t *testing.T, s *session.Session) {
+	t.Helper()
+	for e, ok := s.Read(&r.cursor); ok; e, ok = s.Read(&r.cursor) {
+		r.take(t, e)
+	}
+}
+
+func (r *reader) take(t *testing.T, e chat.Event) {
+	t.Helper()
+	if e.From != r.last+1 || e.Seq < e.From {
+		t.Errorf("event %d stands for %d on, after %d", e.Seq, e.From, r.last)
+	}
+	r.last = e.Seq
+	r.seen = append(r.seen, e)
+	switch b := e.Body.(type) {
+	case chat.MessageCreated:
+		if held, ok := r.text[b.Message.ID]; ok && !strings.HasPrefix(b.Message.Text, held) {
+			t.Errorf("message %s is %q, which does not begin with %q", b.Message.ID, b.Message.Text, held)
+		} else if !ok {
+			r.order = append(r.order, b.Message.ID)
+		}
+		r.text[b.Message.ID] = b.Message.Text
+		if m := b.Message; m.Role == chat.RoleAssistant && m.Status != chat.StatusStreaming {
+			// Whole and final: it stands for the completion too.
+			r.done[m.ID] = chat.MessageCompleted{
+				MessageID: m.ID, Status: m.Status, FinishReason: m.FinishReason, Error: m.Error, Length: len(m.Text),
+			}
+		}
+	case chat.MessageDelta:
+		if b.Kind == chat.DeltaText {
+			r.text[b.MessageID] += b.Text
+		}
+	case chat.MessageCompleted:
+		if _, twice := r.done[b.MessageID]; twice {
+			t.Errorf("message %s is completed twice", b.MessageID)
+		}
+		r.done[b.MessageID] = b
+		if b.Length != len(r.text[b.MessageID]) {
+			t.Errorf("message %s has %d bytes, the reader holds %d", b.MessageID, b.Length, len(r.text[b.MessageID]))
+		}
+	}
+}
+
+// answer gives the only completion.
+func (r *reader) answer(t *testing.T) chat.MessageCompleted {
+	t.Helper()
+	if len(r.done) != 1 {
+		t.Fatalf("there are %d completed messages, want 1", len(r.done))
+	}
+	for _, c := range r.done {
+		return c
+	}
+	return chat.MessageCompleted{}
+}
+
+func code(err error) chat.Code {
+	if shown, ok := errors.AsType[*chat.Error](err); ok {
+		return shown.Code
+	}
+	return chat.Code(fmt.Sprintf("%v", err))
+}

@@ -1,0 +1,239 @@
+package session
+
+import (
+	"context"
+	"errors"
+
+	"github.com/parley-chat/parley/chat"
+)
+
+// submission is a message on its way into the store. The same one submitted again meanwhile waits for it.
+type submission struct{ done chan struct{} }
+
+// Send appends a message of role user or agent, after it is stored. A user's message starts a turn, unless an agent
+// has taken the session over.
+//
+// The message's ID is the idempotency key: the same message again does nothing, and returns the event of the stored
+// one, marked as a repeat, for the sender alone. The same ID with another text or author is message_conflict.
+func (s *Session) Send(ctx context.Context, author chat.Author, role chat.Role, cmd chat.SendMessage) (*chat.Event, error) {
+	for {
+		again, wait, err := s.trySend(ctx, author, role, cmd)
+		if err != nil || wait == nil {
+			return again, err
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// trySend sends the message, or tells what to wait for before trying again.
+func (s *Session) trySend(
+	ctx context.Context, author chat.Author, role chat.Role, cmd chat.SendMessage,
+) (again *chat.Event, wait <-chan struct{}, err error) {
+	s.mu.Lock()
+	if err := s.usable(); err != nil {
+		s.mu.Unlock()
+		return nil, nil, err
+	}
+	if held, ok := s.log.messages[cmd.MessageID]; ok {
+		m, seq := held.snapshot(), held.seq
+		s.mu.Unlock()
+		again, err := s.repeat(&m, seq, author, cmd.Text)
+		return again, nil, err
+	}
+	if sub, ok := s.submissions[cmd.MessageID]; ok {
+		s.mu.Unlock()
+		return nil, sub.done, nil
+	}
+	answered := role == chat.RoleUser && s.record.AssistedBy == nil
+	if answered {
+		if wait, err := s.makeRoom(cmd.Interrupt); wait != nil || err != nil {
+			s.mu.Unlock()
+			return nil, wait, err
+		}
+	}
+	if err := s.checkReplaced(cmd.Replaces, author.ID); err != nil {
+		s.mu.Unlock()
+		return nil, nil, err
+	}
+	m := chat.Message{
+		ID: cmd.MessageID, N: s.takeN(), Role: role, Text: cmd.Text, Status: chat.StatusComplete,
+		CreatedAt: chat.Now(), Author: &author, Replaces: cmd.Replaces,
+	}
+	var t *turn
+	if answered {
+		if t, err = s.reserveTurn(m.ID, ""); err != nil {
+			s.mu.Unlock()
+			return nil, nil, err
+		}
+		m.AnswerID = t.answer.ID
+	}
+	sub := &submission{done: make(chan struct{})}
+	s.submissions[m.ID] = sub
+	s.mu.Unlock()
+
+	again, err = s.submit(ctx, m, t, sub)
+	return again, nil, err
+}
+
+// submit stores the message, publishes it and starts the turn that was reserved for it, if any.
+func (s *Session) submit(ctx context.Context, m chat.Message, t *turn, sub *submission) (again *chat.Event, err error) {
+	stored, err := s.insert(ctx, m)
+	older := err == nil && stored.N < s.oldestN
+	if older {
+		again, err = s.repeat(&stored, stored.N, *m.Author, m.Text)
+	}
+	s.change(func() {
+		delete(s.submissions, m.ID)
+		close(sub.done)
+		publish := err == nil && !older
+		if publish {
+			s.log.addMessage(stored)
+		}
+		switch {
+		case t == nil:
+		case publish && !s.ending:
+			if stored.AnswerID != "" {
+				t.answer.ID = stored.AnswerID // an earlier attempt's promise
+			}
+			s.startTurn(t)
+		default:
+			s.abandonTurn(t)
+		}
+	})
+	return again, err
+}
+
+// insert stores a user's or agent's message. One that is stored already, by an attempt whose answer was lost or in an
+// earlier life of the session, is returned as it is stored.
+func (s *Session) insert(ctx context.Context, m chat.Message) (chat.Message, error) {
+	ctx, cancel := storeContext(ctx)
+	defer cancel()
+	err := s.manager.store.InsertMessage(ctx, s.id, m)
+	if err == nil {
+		return m, nil
+	}
+	if !errors.Is(err, chat.ErrExists) {
+		return m, storageError(err)
+	}
+	stored, err := s.manager.store.Message(ctx, s.id, m.ID)
+	if err != nil {
+		return m, storageError(err)
+	}
+	if !stored.SameSubmission(m.Author.ID, m.Text) {
+		return m, conflict()
+	}
+	return stored, nil
+}
+
+// repeat gives the event of a message that is there already, for a sender who submitted it again.
+func (s *Session) repeat(held *chat.Message, seq int64, author chat.Author, text string) (*chat.Event, error) {
+	if !held.SameSubmission(author.ID, text) {
+		return nil, conflict()
+	}
+	return &chat.Event{
+		SessionID: s.id, From: seq, Seq: seq, Repeat: true, Body: chat.MessageCreated{Message: *held},
+	}, nil
+}
+
+func conflict() error {
+	return chat.NewError(chat.CodeMessageConflict, "another message has this message_id already")
+}
+
+// makeRoom makes sure that a turn can begin: none is in progress, or it is interrupted and its end is to be waited
+// for. The lock is held.
+func (s *Session) makeRoom(interrupt bool) (wait <-chan struct{}, err error) {
+	switch {
+	case s.turn == nil:
+		return nil, nil
+	case s.manager.stopped():
+		return nil, errDraining() // before a response is interrupted for nothing
+	case !interrupt:
+		return nil, chat.NewError(chat.CodeResponseInProgress, "a response is in progress")
+	}
+	s.turn.cancel(errCancelled)
+	return s.turn.done, nil
+}
+
+// checkReplaced makes sure that an edit names its author's last message. The lock is held.
+func (s *Session) checkReplaced(replaces, authorID string) error {
+	if replaces == "" {
+		return nil
+	}
+	if last := s.lastUserMessage(); last == nil || last.ID != replaces || last.Author.ID != authorID {
+		return chat.InvalidField("replaces", "only the last message of one's own can be replaced")
+	}
+	return nil
+}
+
+// lastUserMessage gives the newest message of role user. The lock is held.
+func (s *Session) lastUserMessage() *message {
+	var last *message
+	for _, m := range s.log.messages {
+		if m.Role == chat.RoleUser && (last == nil || m.N > last.N) {
+			last = m
+		}
+	}
+	return last
+}
+
+// takeN gives the next message's number. The lock is held. A number whose message could not be stored is not used
+// again: the store may have it all the same.
+func (s *Session) takeN() int64 {
+	n := s.nextN
+	s.nextN++
+	return n
+}
+
+// Retry answers the last user message anew. The new response replaces the last one that the message got.
+func (s *Session) Retry(ctx context.Context, interrupt bool) error {
+	for {
+		wait, err := s.tryRetry(interrupt)
+		if err != nil || wait == nil {
+			return err
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (s *Session) tryRetry(interrupt bool) (wait <-chan struct{}, err error) {
+	s.change(func() {
+		if err = s.usable(); err != nil {
+			return
+		}
+		if s.record.AssistedBy != nil {
+			err = chat.NewError(chat.CodeForbidden, "an agent has taken the session over: no model answers")
+			return
+		}
+		if wait, err = s.makeRoom(interrupt); wait != nil || err != nil {
+			return
+		}
+		question := s.lastUserMessage()
+		if question == nil {
+			err = chat.NewError(chat.CodeInvalidRequest, "there is no message to answer")
+			return
+		}
+		var answer *message
+		for _, m := range s.log.messages {
+			if m.ReplyTo == question.ID && (answer == nil || m.N > answer.N) {
+				answer = m
+			}
+		}
+		replaces := ""
+		if answer != nil {
+			replaces = answer.ID
+		}
+		var t *turn
+		if t, err = s.reserveTurn(question.ID, replaces); err == nil {
+			s.startTurn(t)
+		}
+	})
+	return wait, err
+}

@@ -1,0 +1,292 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/llm"
+)
+
+// The causes for which a turn's context ends.
+var (
+	errCancelled = errors.New("the response was cancelled")
+	errTimeout   = errors.New("the response took longer than llm.stream_timeout")
+	errShutdown  = errors.New("the server is shutting down")
+)
+
+// turn is one response being written. It belongs to its session, not to the connection that asked for it.
+type turn struct {
+	session *Session
+	cancel  context.CancelCauseFunc
+	ctx     context.Context
+	done    chan struct{} // closed when the response is completed, or was never begun
+	answer  chat.Message  // as it begins
+
+	msg *message // in the log, from the start of the turn on; guarded by the session's lock
+
+	// Owned by the turn's goroutine.
+	started    time.Time
+	firstToken time.Duration
+	finish     chat.FinishReason
+	usage      *chat.Usage
+}
+
+// reserveTurn makes the turn that will answer a message; until it is started or abandoned no other can begin, and a
+// drain waits for it. The lock is held.
+func (s *Session) reserveTurn(replyTo, replaces string) (*turn, error) {
+	if !s.manager.beginTurn() {
+		return nil, errDraining()
+	}
+	ctx, cancel := context.WithCancelCause(s.manager.ctx)
+	s.turn = &turn{
+		session: s, ctx: ctx, cancel: cancel, done: make(chan struct{}),
+		answer: chat.Message{
+			ID: chat.NewID(), N: s.takeN(), Role: chat.RoleAssistant, Status: chat.StatusStreaming,
+			Model: s.record.Model, ReplyTo: replyTo, Replaces: replaces,
+		},
+	}
+	return s.turn, nil
+}
+
+// startTurn publishes the beginning of the response and lets the turn run. The lock is held.
+func (s *Session) startTurn(t *turn) {
+	t.answer.CreatedAt = chat.Now()
+	t.msg = s.log.addMessage(t.answer)
+	s.holds++
+	go t.run()
+}
+
+// abandonTurn gives up a turn that was reserved and not started. The lock is held.
+func (s *Session) abandonTurn(t *turn) {
+	t.cancel(nil)
+	s.turn = nil
+	close(t.done)
+	s.manager.endTurn()
+}
+
+// Cancel stops the response in progress, if there is one and it is the one named; "" names any. It does not wait.
+func (s *Session) Cancel(messageID string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.turn != nil && (messageID == "" || messageID == s.turn.answer.ID) {
+		s.turn.cancel(errCancelled)
+	}
+}
+
+// stopTurn cancels the response in progress, if any, and waits for its end.
+func (s *Session) stopTurn(ctx context.Context, cause error) error {
+	s.mu.RLock()
+	t := s.turn
+	s.mu.RUnlock()
+	if t == nil {
+		return nil
+	}
+	t.cancel(cause)
+	select {
+	case <-t.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t *turn) run() {
+	defer t.session.manager.endTurn()
+	defer t.session.Release()
+	defer t.cancel(nil)
+	t.started = time.Now()
+	stop := make(chan struct{})
+	var saver sync.WaitGroup
+	inserted := false
+	saver.Go(func() { inserted = t.save(stop) })
+	err := t.stream()
+	close(stop)
+	saver.Wait()
+	t.complete(err, inserted)
+}
+
+// stream asks the model and appends what it answers. It returns nil for a whole answer only.
+func (t *turn) stream() error {
+	s := t.session
+	ctx, cancel := context.WithTimeoutCause(t.ctx, s.manager.cfg.StreamTimeout, errTimeout)
+	defer cancel()
+	s.mu.RLock()
+	history := s.log.history()
+	s.mu.RUnlock()
+	request := chat.Request{
+		SessionID: s.id,
+		Model:     t.answer.Model,
+		Messages:  llm.Prompt(s.manager.cfg.SystemPrompt, history, s.manager.cfg.HistoryTokens),
+	}
+	for chunk, err := range s.manager.models.Stream(ctx, request) {
+		switch cause := context.Cause(ctx); {
+		case t.finish != "" && (cause != nil || err != nil):
+			return nil // the answer is whole; only its usage is not known
+		case cause != nil:
+			return cause
+		case err != nil:
+			return err
+		}
+		t.take(chunk)
+	}
+	switch cause := context.Cause(ctx); {
+	case t.finish != "":
+		return nil
+	case cause != nil:
+		return cause
+	default:
+		return chat.NewError(chat.CodeLLMUnavailable, "the answer was cut off")
+	}
+}
+
+func (t *turn) take(c chat.Chunk) {
+	if c.FinishReason != "" {
+		t.finish = c.FinishReason
+	}
+	if c.Usage != nil {
+		t.usage = c.Usage
+	}
+	if c.Text == "" && c.Reasoning == "" && c.Provider == "" {
+		return
+	}
+	if t.firstToken == 0 && (c.Text != "" || c.Reasoning != "") {
+		t.firstToken = time.Since(t.started)
+	}
+	t.session.change(func() {
+		if c.Provider != "" {
+			t.msg.Provider = c.Provider
+		}
+		for part := range split(c.Reasoning) {
+			t.session.log.addDelta(t.msg, chat.DeltaReasoning, part)
+		}
+		for part := range split(c.Text) {
+			t.session.log.addDelta(t.msg, chat.DeltaText, part)
+		}
+	})
+}
+
+// split cuts text into pieces of at most maxDelta bytes, between characters.
+func split(text string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for len(text) > maxDelta {
+			cut := maxDelta
+			for cut > maxDelta-utf8.UTFMax && !utf8.RuneStart(text[cut]) {
+				cut--
+			}
+			if !yield(text[:cut]) {
+				return
+			}
+			text = text[cut:]
+		}
+		if text != "" {
+			yield(text)
+		}
+	}
+}
+
+// save stores the response as it begins and, from time to time, as far as it has come, until stop. It reports whether
+// the store has the response.
+func (t *turn) save(stop <-chan struct{}) (inserted bool) {
+	s := t.session
+	ctx, cancel := storeContext(t.ctx)
+	err := s.manager.store.InsertMessage(ctx, s.id, t.answer)
+	cancel()
+	if err != nil {
+		t.log(slog.LevelWarn, "storing the beginning of a response failed", err)
+		return false
+	}
+	ticker := time.NewTicker(s.manager.cfg.CheckpointInterval)
+	defer ticker.Stop()
+	saved := 0
+	for {
+		select {
+		case <-stop:
+			return true
+		case <-ticker.C:
+		}
+		s.mu.RLock()
+		m := t.msg.snapshot()
+		s.mu.RUnlock()
+		if size := len(m.Text) + len(m.Reasoning); size > saved {
+			ctx, cancel := storeContext(t.ctx)
+			err := s.manager.store.UpdateMessage(ctx, s.id, m)
+			cancel()
+			if err != nil {
+				t.log(slog.LevelWarn, "storing a response in progress failed", err)
+				continue
+			}
+			saved = size
+		}
+	}
+}
+
+// complete ends the response: stored first, then shown, exactly once.
+func (t *turn) complete(err error, inserted bool) {
+	s := t.session
+	s.mu.RLock()
+	final := t.msg.snapshot()
+	s.mu.RUnlock()
+	final.Status, final.FinishReason, final.Error = t.outcome(err)
+	final.Usage = t.usage
+	final.FirstTokenMS, final.DurationMS = milliseconds(t.firstToken), milliseconds(time.Since(t.started))
+
+	if err := t.store(final, inserted); err != nil {
+		t.log(slog.LevelError, "storing a response failed", err)
+		final.Status, final.FinishReason = chat.StatusFailed, ""
+		final.Error = chat.NewError(chat.CodeStorageUnavailable, "the answer could not be stored")
+	}
+	s.change(func() {
+		s.log.addCompleted(t.msg, final, time.Now())
+		s.turn = nil
+	})
+	close(t.done)
+	if err := s.touch(context.WithoutCancel(t.ctx)); err != nil {
+		t.log(slog.LevelWarn, "storing a session's last activity failed", err)
+	}
+}
+
+func (t *turn) store(final chat.Message, inserted bool) error {
+	ctx, cancel := storeContext(t.ctx)
+	defer cancel()
+	store := t.session.manager.store
+	if !inserted {
+		// The beginning's insert failed; but it may have been done although its answer was lost.
+		if err := store.InsertMessage(ctx, t.session.id, final); !errors.Is(err, chat.ErrExists) {
+			return err
+		}
+	}
+	return store.UpdateMessage(ctx, t.session.id, final)
+}
+
+// outcome says how a response ends for which the stream ended with err.
+func (t *turn) outcome(err error) (chat.Status, chat.FinishReason, *chat.Error) {
+	switch {
+	case err == nil:
+		return chat.StatusComplete, t.finish, nil
+	case errors.Is(err, errCancelled):
+		return chat.StatusCancelled, chat.FinishCancelled, nil
+	case errors.Is(err, errShutdown):
+		return chat.StatusInterrupted, "", nil
+	case errors.Is(err, errTimeout):
+		t.log(slog.LevelWarn, "a response timed out", err)
+		return chat.StatusFailed, "", chat.NewError(chat.CodeLLMTimeout, "the model took too long to answer")
+	default:
+		t.log(slog.LevelWarn, "a response failed", err)
+		return chat.StatusFailed, "", chat.AsError(err)
+	}
+}
+
+func (t *turn) log(level slog.Level, what string, err error) {
+	t.session.manager.log.Log(t.ctx, level, what, "session", t.session.id, "message", t.answer.ID,
+		"model", t.answer.Model, "after", time.Since(t.started).Round(time.Millisecond), "error", err)
+}
+
+// milliseconds rounds up, so that what took any time at all is not told as nothing.
+func milliseconds(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
