@@ -1,0 +1,160 @@
+package router
+
+import (
+	"context"
+	"errors"
+
+	"github.com/parley-chat/parley/chat"
+)
+
+// Do carries out one command of a connection's; ref is the frame's, for the answer. The commands of one connection
+// come one after another. ctx ends with the connection.
+//
+// An error is for the client, by way of [chat.AsError].
+func (r *Router) Do(ctx context.Context, c *Connection, cmd chat.Command, ref string) error {
+	switch cmd := cmd.(type) {
+	case chat.Ping:
+		c.Answer(ctx, chat.Pong{}, ref)
+		return nil
+	case chat.RefreshAuth:
+		return r.refresh(ctx, c, cmd, ref)
+	case chat.OpenSession:
+		return r.open(ctx, c, cmd, ref)
+	}
+	return r.doBound(ctx, c, cmd)
+}
+
+// doBound carries out a command that needs a session.
+func (r *Router) doBound(ctx context.Context, c *Connection, cmd chat.Command) error {
+	if err := c.checkSession(cmd); err != nil {
+		return err
+	}
+	b := c.bound
+	if b.session.Record().Status == chat.SessionStatusEnded {
+		return chat.NewError(chat.CodeSessionEnded, "the session has ended")
+	}
+	if !allowed(b.as, cmd) {
+		return chat.NewError(chat.CodeForbidden, "this connection may not do that in this session")
+	}
+	switch cmd := cmd.(type) {
+	case chat.LeaveSession:
+		r.leave(ctx, c, false)
+		c.enqueue(ctx, answer{unbind: true})
+		return nil
+	case chat.SendMessage:
+		return r.send(ctx, c, cmd)
+	case chat.CancelResponse:
+		b.session.Cancel(cmd.MessageID)
+		return nil
+	case chat.RetryResponse:
+		return b.session.Retry(ctx, cmd.Interrupt)
+	case chat.UpdateSession:
+		return b.session.Update(ctx, cmd.Title, cmd.Model)
+	case chat.EndSession:
+		reason := chat.EndedByUser
+		if b.as == chat.AsAgent {
+			reason = chat.EndedByAdmin
+		}
+		return b.session.End(ctx, reason)
+	case chat.RequestHelp:
+		return b.session.RequestHelp(ctx, cmd.Reason)
+	case chat.SetTyping:
+		r.passTyping(c, b, cmd.Active)
+		return nil
+	}
+	return errors.New("router: a command that nobody carries out")
+}
+
+// checkSession makes sure that the connection is bound, and to the session that the command names, if it names one.
+func (c *Connection) checkSession(cmd chat.Command) error {
+	bound := c.SessionID()
+	if bound == "" {
+		return chat.NewError(chat.CodeSessionNotOpen, "open a session first")
+	}
+	named := ""
+	switch cmd := cmd.(type) {
+	case chat.LeaveSession:
+		named = cmd.SessionID
+	case chat.SendMessage:
+		named = cmd.SessionID
+	case chat.CancelResponse:
+		named = cmd.SessionID
+	case chat.RetryResponse:
+		named = cmd.SessionID
+	case chat.UpdateSession:
+		named = cmd.SessionID
+	case chat.EndSession:
+		named = cmd.SessionID
+	case chat.RequestHelp:
+		named = cmd.SessionID
+	case chat.SetTyping:
+		named = cmd.SessionID
+	}
+	if named != "" && named != bound {
+		return chat.NewError(chat.CodeSessionMismatch, "the frame is for another session than the bound one")
+	}
+	return nil
+}
+
+// allowed says what each part in a session may do. Opening, leaving, pinging and refreshing are everybody's.
+func allowed(as chat.AttachAs, cmd chat.Command) bool {
+	switch cmd.(type) {
+	case chat.LeaveSession:
+		return true
+	case chat.SendMessage, chat.CancelResponse, chat.UpdateSession, chat.EndSession, chat.SetTyping:
+		return as == chat.AsUser || as == chat.AsAgent
+	case chat.RetryResponse, chat.RequestHelp:
+		return as == chat.AsUser
+	}
+	return false
+}
+
+func (r *Router) send(ctx context.Context, c *Connection, cmd chat.SendMessage) error {
+	role := chat.RoleUser
+	if c.bound.as == chat.AsAgent {
+		role = chat.RoleAgent
+	}
+	again, err := c.bound.session.Send(ctx, c.User().Author(), role, cmd)
+	if again != nil {
+		c.enqueue(ctx, answer{again: again})
+	}
+	return err
+}
+
+// passTyping tells the other side of a session that this one is typing. Observers see both.
+func (r *Router) passTyping(c *Connection, b *binding, active bool) {
+	n := chat.Typing{Author: c.User().Author(), Active: active}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	place, ok := r.rooms[b.session.ID()]
+	if !ok {
+		return
+	}
+	if place.user != nil && place.user != c {
+		place.user.tell(n)
+	}
+	if place.agent != nil && place.agent != c {
+		place.agent.tell(n)
+	}
+	for o := range place.observers {
+		o.tell(n)
+	}
+}
+
+// refresh gives the connection a new token of the same user. A part in a session that its roles no longer allow ends.
+func (r *Router) refresh(ctx context.Context, c *Connection, cmd chat.RefreshAuth, ref string) error {
+	user, err := r.verifier.Verify(cmd.Token)
+	if err != nil {
+		return err
+	}
+	if user.ID != c.userID {
+		return chat.NewError(chat.CodeForbidden, "the token is another user's")
+	}
+	c.setUser(user)
+	if b := c.bound; b != nil && b.as != chat.AsUser && !user.IsStaff() {
+		r.leave(ctx, c, false)
+		c.enqueue(ctx, answer{unbind: true})
+	}
+	c.Answer(ctx, chat.AuthRefreshed{ExpiresAt: user.ExpiresAt}, ref)
+	return nil
+}

@@ -1,0 +1,230 @@
+package websocket
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/router"
+	"github.com/parley-chat/parley/internal/wire"
+)
+
+// The close codes that this package gives (RFC 6455 §7.4.1; 4000 to 4999 are private).
+const (
+	closeProtocolError = 1002
+	closeUnsupported   = 1003
+	closeInvalidUTF8   = 1007
+	closeTooBig        = 1009
+	closeUnresponsive  = 4408
+)
+
+// How long a closing connection is given.
+const (
+	closeWriteTimeout = 500 * time.Millisecond // to take the close frame
+	closeGrace        = 500 * time.Millisecond // to answer it
+	replacedGrace     = 100 * time.Millisecond // the same, while a newer connection waits
+)
+
+// errClosing is the cause for which a connection's commands are cancelled.
+var errClosing = errors.New("the connection is closing")
+
+// conn is one WebSocket connection. Its reader is the goroutine that owns it: serve, which waits for the others. A
+// writer runs only while there is something to write. It implements [router.Transport].
+type conn struct {
+	h      *Handler
+	net    net.Conn
+	client *router.Connection
+	ctx    context.Context // of the client's commands
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+
+	in    reader       // owned by the read loop
+	heard atomic.Int64 // when the client was last heard of, in nanoseconds after the handler's start
+	busy  atomic.Bool  // a command is being carried out: nobody reads
+
+	goroutines sync.WaitGroup // the writer and the command
+
+	mu       sync.Mutex // guards the fields below
+	writing  bool       // there is a writer
+	dirty    bool       // and there is more for it
+	pong     []byte     // a ping's payload that is to be answered; nil: none
+	pingDue  bool
+	pingedAt time.Time // when the last ping was written that is not answered yet; zero: none
+	timer    *time.Timer
+	closing  *closeFrame
+	deadline time.Time // of writes, as it was last set
+}
+
+type closeFrame struct {
+	code   int // 0: a close frame without a body
+	reason string
+}
+
+var _ router.Transport = (*conn)(nil)
+
+func newConn(h *Handler, n net.Conn, client *router.Connection, buffered []byte) *conn {
+	c := &conn{h: h, net: n, client: client, done: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.in = reader{src: n, early: buffered}
+	return c
+}
+
+// serve runs the connection to its end.
+func (c *conn) serve() {
+	defer close(c.done)
+	c.hear()
+	c.mu.Lock()
+	c.timer = time.AfterFunc(c.h.cfg.PingInterval, c.tick)
+	c.mu.Unlock()
+	c.h.router.Connect(c.client, c)
+
+	c.readLoop()
+
+	c.mu.Lock()
+	if c.closing == nil {
+		c.closing = &closeFrame{}
+	}
+	c.writing = true // so that no writer starts any more
+	c.timer.Stop()
+	c.mu.Unlock()
+	c.cancel(errClosing)
+	_ = c.net.Close() // what is to be told was told; this frees the socket and ends the writer
+	c.goroutines.Wait()
+	c.h.router.Disconnect(c.client)
+	c.log().Debug("disconnected")
+}
+
+func (c *conn) log() *slog.Logger {
+	return c.h.log.With("connection", c.client.ID(), "user", c.client.User().ID)
+}
+
+// Done implements [router.Transport].
+func (c *conn) Done() <-chan struct{} { return c.done }
+
+// Wake implements [router.Transport].
+func (c *conn) Wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wake()
+}
+
+// wake starts a writer, or tells the one that runs that there is more. The lock is held.
+func (c *conn) wake() {
+	c.dirty = true
+	if !c.writing {
+		c.writing = true
+		c.goroutines.Go(c.writeLoop)
+	}
+}
+
+// Close implements [router.Transport]: it cancels the connection's commands, has the writer write a close frame, and
+// bounds how long all of it may take.
+func (c *conn) Close(code int, reason string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.startClosing(closeFrame{code, reason})
+}
+
+// startClosing closes as Close does; the first one to close says why. The lock is held.
+func (c *conn) startClosing(f closeFrame) {
+	if c.closing != nil {
+		return
+	}
+	c.closing = &f
+	c.cancel(errClosing)
+	// A failure means that the socket is gone, and then the read loop ends by itself.
+	_ = c.net.SetWriteDeadline(time.Now().Add(closeWriteTimeout))
+	c.wake()
+}
+
+func (c *conn) isClosing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing != nil
+}
+
+// hear notes a sign of life.
+func (c *conn) hear() { c.heard.Store(int64(time.Since(clockStart))) }
+
+// clockStart is what hear counts from: a time of the monotonic clock.
+var clockStart = time.Now()
+
+// tick pings a client that is due, and gives up one that has not answered.
+func (c *conn) tick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing != nil {
+		return
+	}
+	interval, timeout := c.h.cfg.PingInterval, c.h.cfg.PongTimeout
+	switch {
+	case c.pingDue, c.writing, c.busy.Load():
+		// The ping waits behind what is being written, or nobody reads: what else bounds those will do.
+		c.timer.Reset(timeout)
+	case c.pingedAt.IsZero():
+		c.pingDue = true
+		c.wake()
+		c.timer.Reset(timeout)
+	case c.heard.Load() >= int64(c.pingedAt.Sub(clockStart)):
+		c.pingedAt = time.Time{}
+		c.timer.Reset(max(interval-timeout, time.Millisecond))
+	default:
+		c.startClosing(closeFrame{closeUnresponsive, "no pong"})
+	}
+}
+
+// receive carries out one message. It runs on a goroutine of its own, so that the read loop's stack stays small.
+func (c *conn) receive(data []byte) {
+	frame, err := wire.Decode(data)
+	if err == nil {
+		err = frame.Validate()
+	}
+	if err == nil {
+		err = frame.Sanitize()
+	}
+	if err != nil {
+		shown := chat.AsError(err)
+		c.log().Info("message refused", "type", knownType(frame, shown), "size", frame.Size, "code", shown.Code,
+			"field", shown.Field, "reason", shown.Message)
+		c.client.Answer(c.ctx, chat.ErrorNotice{Err: shown}, frame.Ref)
+		return
+	}
+	if err := c.h.router.Do(c.ctx, c.client, frame.Command(), frame.Ref); err != nil {
+		c.refuse(frame, err)
+	}
+}
+
+// knownType gives the frame's type for the log; one that the protocol does not know is the client's own text.
+func knownType(f *wire.Frame, e *chat.Error) string {
+	if e.Code == chat.CodeUnknownType {
+		return "unknown"
+	}
+	return f.Type
+}
+
+// refuse answers a command that failed. It is logged as what it is: the client's business, or the server's.
+func (c *conn) refuse(frame *wire.Frame, err error) {
+	if errors.Is(err, errClosing) {
+		return
+	}
+	shown := chat.AsError(err)
+	level := slog.LevelInfo
+	if shown.Code == chat.CodeInternal || shown.Code == chat.CodeStorageUnavailable {
+		level = slog.LevelError
+	}
+	c.log().Log(c.ctx, level, "command refused", "type", frame.Type, "code", shown.Code, "field", shown.Field,
+		"session", c.client.SessionID(), "error", err)
+	c.client.Answer(c.ctx, chat.ErrorNotice{Err: shown}, frame.Ref)
+}
+
+func (f *closeFrame) grace() time.Duration {
+	if f.code == router.CloseReplaced {
+		return replacedGrace
+	}
+	return closeGrace
+}

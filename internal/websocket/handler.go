@@ -1,0 +1,183 @@
+// Package websocket carries connections of the router over WebSocket (RFC 6455): it upgrades requests, reads frames,
+// and writes what the router has to tell. github.com/gobwas/ws is its codec; fragments, control frames, limits and the
+// close handshake are its own.
+package websocket
+
+import (
+	"bufio"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/auth"
+	"github.com/parley-chat/parley/internal/router"
+	"github.com/parley-chat/parley/internal/wire"
+)
+
+// Subprotocol is the one that the server speaks.
+const Subprotocol = "parley.v1"
+
+// Router is what the handler needs of the router.
+type Router interface {
+	Draining() bool
+	Admit(user chat.User, address string) (*router.Connection, error)
+	Connect(c *router.Connection, t router.Transport)
+	Disconnect(c *router.Connection)
+	Do(ctx context.Context, c *router.Connection, cmd chat.Command, ref string) error
+}
+
+// Verifier checks a token and tells whose it is.
+type Verifier interface {
+	Verify(token string) (chat.User, error)
+}
+
+// Origins says which cross-origin requests are let in.
+type Origins interface {
+	Allowed(r *http.Request) bool
+}
+
+// Config is how connections behave. All are positive.
+type Config struct {
+	MaxMessageBytes int           // of one message, all its fragments together
+	PingInterval    time.Duration // without word from the client
+	PongTimeout     time.Duration
+	WriteTimeout    time.Duration // without progress: a reader that takes nothing for so long is closed
+}
+
+// Handler upgrades requests to connections of the router.
+type Handler struct {
+	cfg      Config
+	router   Router
+	verifier Verifier
+	origins  Origins
+	log      *slog.Logger
+
+	connections sync.WaitGroup
+}
+
+// New makes a Handler.
+func New(cfg Config, r Router, v Verifier, o Origins, log *slog.Logger) *Handler {
+	return &Handler{cfg: cfg, router: r, verifier: v, origins: o, log: log}
+}
+
+// Wait waits until the last goroutine of the last connection has ended. No request may come meanwhile.
+func (h *Handler) Wait() { h.connections.Wait() }
+
+// ServeHTTP admits the request or refuses it with a problem document, and upgrades it. The connection lives on when it
+// returns, so that nothing of the HTTP request stays in memory.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	client, err := h.admit(r)
+	if err != nil {
+		shown := chat.AsError(err)
+		h.log.Info("connection refused", "code", shown.Code, "address", r.RemoteAddr, "error", err)
+		wire.WriteProblem(w, shown)
+		return
+	}
+	conn, buffered, err := h.upgrade(w, r)
+	if err != nil {
+		h.router.Disconnect(client)
+		h.log.Info("upgrade failed", "address", r.RemoteAddr, "error", err)
+		return
+	}
+	c := newConn(h, conn, client, buffered)
+	h.connections.Go(c.serve)
+}
+
+// admit checks the request in the protocol's order; on success it holds a slot.
+func (h *Handler) admit(r *http.Request) (*router.Connection, error) {
+	if err := auth.RefuseQueryToken(r); err != nil {
+		return nil, err
+	}
+	if h.router.Draining() {
+		return nil, chat.NewError(chat.CodeServerDraining, "the server is about to restart")
+	}
+	if !h.origins.Allowed(r) {
+		return nil, chat.NewError(chat.CodeOriginForbidden, "pages of this origin may not connect")
+	}
+	token, err := auth.FromRequest(r)
+	if err != nil {
+		return nil, err
+	}
+	user, err := h.verifier.Verify(token)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkHandshake(r); err != nil {
+		return nil, err
+	}
+	return h.router.Admit(user, r.RemoteAddr)
+}
+
+// checkHandshake refuses what is no opening handshake (RFC 6455 §4.2.1), and a client that offers subprotocols but not
+// this one.
+func checkHandshake(r *http.Request) error {
+	invalid := func(message string) error { return chat.NewError(chat.CodeInvalidRequest, message) }
+	switch {
+	case r.Method != http.MethodGet || r.ProtoMajor != 1:
+		return invalid("a WebSocket opens with a GET request of HTTP/1.1")
+	case !hasToken(r.Header, "Connection", "upgrade") || !hasToken(r.Header, "Upgrade", "websocket"):
+		return invalid("this address speaks WebSocket only")
+	case r.Header.Get("Sec-WebSocket-Version") != "13":
+		return invalid("only version 13 of the WebSocket protocol is spoken here")
+	case len(r.Header.Get("Sec-WebSocket-Key")) != 24: // 16 bytes in base64
+		return invalid("Sec-WebSocket-Key is missing or malformed")
+	}
+	if offered := tokens(r.Header, "Sec-WebSocket-Protocol"); len(offered) > 0 && !slices.Contains(offered, Subprotocol) {
+		return invalid("none of the offered subprotocols is " + Subprotocol)
+	}
+	return nil
+}
+
+func hasToken(h http.Header, name, token string) bool {
+	return slices.ContainsFunc(tokens(h, name), func(t string) bool { return strings.EqualFold(t, token) })
+}
+
+// tokens gives the comma-separated tokens of all header lines of a name.
+func tokens(h http.Header, name string) []string {
+	var all []string
+	for _, line := range h.Values(name) {
+		for token := range strings.SplitSeq(line, ",") {
+			if token = strings.TrimSpace(token); token != "" {
+				all = append(all, token)
+			}
+		}
+	}
+	return all
+}
+
+// upgrade answers the handshake and takes the connection over, with what the client has sent already.
+func (h *Handler) upgrade(w http.ResponseWriter, r *http.Request) (net.Conn, []byte, error) {
+	upgrader := ws.HTTPUpgrader{
+		Timeout:  h.cfg.WriteTimeout,
+		Protocol: func(p string) bool { return p == Subprotocol },
+	}
+	conn, rw, _, err := upgrader.Upgrade(r, w)
+	if err != nil {
+		if conn != nil {
+			_ = conn.Close() // the handshake's error is the one to tell
+		}
+		return nil, nil, err
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		_ = conn.Close()
+		return nil, nil, err
+	}
+	return conn, takeBuffered(rw.Reader), nil
+}
+
+func takeBuffered(r *bufio.Reader) []byte {
+	n := r.Buffered()
+	if n == 0 {
+		return nil
+	}
+	peeked, _ := r.Peek(n) // cannot fail: so much is there
+	return slices.Clone(peeked)
+}
