@@ -1,0 +1,55 @@
+package acceptance_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The binaries under test, built once.
+var (
+	parleyBinary   string
+	upstreamBinary string
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "parley-acceptance")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	parleyBinary, upstreamBinary = filepath.Join(dir, "parley"), filepath.Join(dir, "upstream")
+	for binary, pkg := range map[string]string{
+		parleyBinary:   "github.com/parley-chat/parley/cmd/parley",
+		upstreamBinary: "github.com/parley-chat/parley/internal/llm/llmtest/upstream",
+	} {
+		args := []string{"build", "-o", binary}
+		if raceEnabled {
+			args = append(args, "-race")
+		}
+		if out, err := exec.Command("go", append(args, pkg)...).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", pkg, err, out)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// need skips the test where something is not there, unless PARLEY_TEST_REQUIRE demands it.
+func need(t *testing.T, what string, there bool) {
+	t.Helper()
+	if there {
+		return
+	}
+	if slices.Contains(strings.Split(os.Getenv("PARLEY_TEST_REQUIRE"), ","), what) {
+		t.Fatalf("%s is required and not there", what)
+	}
+	t.Skipf("there is no %s", what)
+}

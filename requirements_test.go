@@ -1,0 +1,72 @@
+package parley_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// There are 19 requirements with 5 criteria each; docs/REQUIREMENTS.md has their words.
+const requirements, criteriaEach = 19, 5
+
+// notYetTested are the criteria that no test is named after, as their features are still to come. The list only
+// shrinks.
+var notYetTested = []string{}
+
+var criterion = regexp.MustCompile(`^TestR(\d\d)_(\d)_\w+$`)
+
+// testedCriteria gives the tests named after each criterion.
+func testedCriteria(t *testing.T) map[string][]string {
+	t.Helper()
+	tested := make(map[string][]string)
+	for path := range imports(t) {
+		if !strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, decl := range file.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok || f.Recv != nil {
+				continue
+			}
+			if m := criterion.FindStringSubmatch(f.Name.Name); m != nil {
+				key := fmt.Sprintf("R%s.%s", strings.TrimLeft(m[1], "0"), m[2])
+				tested[key] = append(tested[key], f.Name.Name)
+			} else if strings.HasPrefix(f.Name.Name, "TestR0") || strings.HasPrefix(f.Name.Name, "TestR1") {
+				t.Errorf("%s: %s names no criterion: TestR03_1_Words is the form", path, f.Name.Name)
+			}
+		}
+	}
+	return tested
+}
+
+func TestEveryCriterionIsTested(t *testing.T) {
+	tested := testedCriteria(t)
+	known := make(map[string]bool)
+	for r := 1; r <= requirements; r++ {
+		for c := 1; c <= criteriaEach; c++ {
+			key := fmt.Sprintf("R%d.%d", r, c)
+			known[key] = true
+			switch open := slices.Contains(notYetTested, key); {
+			case open && len(tested[key]) > 0:
+				t.Errorf("%s is tested by %v: take it off the list", key, tested[key])
+			case !open && len(tested[key]) == 0:
+				t.Errorf("%s is tested by nothing", key)
+			}
+		}
+	}
+	for key := range maps.Keys(tested) {
+		if !known[key] {
+			t.Errorf("%s is no criterion: %v", key, tested[key])
+		}
+	}
+}
