@@ -16,17 +16,17 @@ const module = "github.com/parley-chat/parley"
 var floors = map[string]int{
 	"chat":               0,
 	"config":             1,
-	"internal/wire":      1,
-	"internal/auth":      1,
-	"internal/origin":    1,
-	"internal/llm":       1,
-	"internal/store":     1,
-	"internal/session":   2,
-	"internal/router":    3,
-	"internal/websocket": 4,
-	"internal/ui":        4,
-	".":                  5,
-	"cmd/parley":         6,
+	"internal/wire":      2,
+	"internal/auth":      2,
+	"internal/origin":    2,
+	"internal/llm":       2,
+	"internal/store":     2,
+	"internal/session":   3,
+	"internal/router":    4,
+	"internal/websocket": 5,
+	"internal/ui":        5,
+	".":                  6,
+	"cmd/parley":         7,
 }
 
 // withinTree are the folders whose packages are one floor and import each other: what speaks to a model or a database

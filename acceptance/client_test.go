@@ -238,6 +238,13 @@ func (c *client) refused(data string) frame {
 	return f
 }
 
+// sendRefused sends a frame and gives the error that answers it, passing over what else comes.
+func (c *client) sendRefused(kind string, kv ...any) frame {
+	c.t.Helper()
+	c.send(kind, kv...)
+	return c.until("error")
+}
+
 // closedWith reads until the server closes, and checks the close code.
 func (c *client) closedWith(code int) {
 	c.t.Helper()

@@ -1,0 +1,237 @@
+// Package auth tells who speaks: it turns a token into a [chat.User], finds the token in a request, and signs the
+// tokens that the command line hands out.
+package auth
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/config"
+)
+
+const (
+	leeway        = 30 * time.Second // for clocks that differ
+	maxTokenBytes = 8 << 10
+	maxClaimBytes = 256 // of sub, name and jti
+)
+
+// Verifier checks tokens. It is safe for concurrent use.
+type Verifier struct {
+	parser *jwt.Parser
+	key    any
+}
+
+// New makes a verifier for the configured key: HS256 for a secret; for a public key the one algorithm that its type
+// allows. A token cannot choose another.
+func New(cfg config.Auth) (*Verifier, error) {
+	method, key := jwt.SigningMethod(jwt.SigningMethodHS256), any([]byte(cfg.JWTSecret))
+	switch {
+	case cfg.JWTSecret == "" && cfg.JWTPublicKeyFile == "":
+		return nil, errors.New("auth: neither a secret nor a public key")
+	case cfg.JWTSecret == "":
+		var err error
+		if method, key, err = readPublicKey(cfg.JWTPublicKeyFile); err != nil {
+			return nil, fmt.Errorf("auth.jwt_public_key_file: %w", err)
+		}
+	}
+	options := []jwt.ParserOption{
+		jwt.WithValidMethods([]string{method.Alg()}),
+		jwt.WithLeeway(leeway),
+		jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithStrictDecoding(),
+	}
+	if cfg.Issuer != "" {
+		options = append(options, jwt.WithIssuer(cfg.Issuer))
+	}
+	if cfg.Audience != "" {
+		options = append(options, jwt.WithAudience(cfg.Audience))
+	}
+	return &Verifier{parser: jwt.NewParser(options...), key: key}, nil
+}
+
+// Verify checks a token and returns the user that it speaks for. Any error is a [chat.Error] of
+// [chat.CodeUnauthenticated] whose text has nothing of the token in it.
+func (v *Verifier) Verify(token string) (chat.User, error) {
+	if len(token) > maxTokenBytes {
+		return chat.User{}, malformed(errors.New("longer than 8 KiB"))
+	}
+	// The claims are a map because a struct's names match in any case: "SUB" would be a sub.
+	claims := jwt.MapClaims{}
+	if _, err := v.parser.ParseWithClaims(token, claims, v.keyFor); err != nil {
+		return chat.User{}, refusal(err)
+	}
+	user, err := userOf(claims)
+	if err != nil {
+		return chat.User{}, malformed(err)
+	}
+	return user, nil
+}
+
+// keyFor gives the key for a token, unless it has a header that changes how it is to be understood (RFC 7515 §4.1.11).
+func (v *Verifier) keyFor(token *jwt.Token) (any, error) {
+	if _, critical := token.Header["crit"]; critical {
+		return nil, errors.New("crit is not supported")
+	}
+	return v.key, nil
+}
+
+// reasons are what a refusal can be for. The error that the parser gives is not passed on, for it quotes the token.
+var reasons = []error{
+	jwt.ErrTokenExpired, jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, jwt.ErrTokenInvalidIssuer,
+	jwt.ErrTokenInvalidAudience, jwt.ErrTokenRequiredClaimMissing, jwt.ErrInvalidType, jwt.ErrTokenSignatureInvalid,
+	jwt.ErrTokenUnverifiable, jwt.ErrTokenMalformed, jwt.ErrTokenInvalidClaims,
+}
+
+func refusal(err error) *chat.Error {
+	for _, reason := range reasons {
+		if !errors.Is(err, reason) {
+			continue
+		}
+		switch reason {
+		case jwt.ErrTokenExpired:
+			return unauthenticated("the token has expired", reason)
+		case jwt.ErrTokenMalformed, jwt.ErrInvalidType, jwt.ErrTokenRequiredClaimMissing:
+			return malformed(reason)
+		}
+		return unauthenticated("the token is not valid here", reason)
+	}
+	return unauthenticated("the token is not valid here", errors.New("refused by the parser"))
+}
+
+func unauthenticated(message string, cause error) *chat.Error {
+	return chat.NewError(chat.CodeUnauthenticated, message).WithCause(cause)
+}
+
+func malformed(cause error) *chat.Error { return unauthenticated("the token is malformed", cause) }
+
+// endOfTime is the last moment that RFC 3339 can write: the end of the year 9999.
+const endOfTime = 253402300799
+
+func userOf(claims jwt.MapClaims) (chat.User, error) {
+	sub, err := text(claims, "sub")
+	if err != nil {
+		return chat.User{}, err
+	}
+	if err := checkSubject(sub); err != nil {
+		return chat.User{}, err
+	}
+	id, err := text(claims, "jti")
+	if err != nil {
+		return chat.User{}, err
+	}
+	name, err := displayName(claims["name"])
+	if err != nil {
+		return chat.User{}, err
+	}
+	roles, err := stringArray(claims["roles"])
+	if err != nil {
+		return chat.User{}, err
+	}
+	expires, err := expiry(claims["exp"])
+	if err != nil {
+		return chat.User{}, err
+	}
+	return chat.User{ID: sub, Name: name, Roles: roles, TokenID: id, ExpiresAt: expires}, nil
+}
+
+func checkSubject(sub string) error {
+	switch {
+	case sub == "":
+		return errors.New("sub is missing")
+	case len(sub) > maxClaimBytes:
+		return fmt.Errorf("sub is longer than %d bytes", maxClaimBytes)
+	case chat.CleanLine(sub) != sub:
+		return errors.New("sub has characters that an ID must not have")
+	}
+	return nil
+}
+
+// text returns a claim that is a string of bounded length; empty where it is absent.
+func text(claims jwt.MapClaims, name string) (string, error) {
+	value, present := claims[name]
+	s, ok := value.(string)
+	if present && (!ok || len(s) > maxClaimBytes) {
+		return "", fmt.Errorf("%s is not a string of at most %d bytes", name, maxClaimBytes)
+	}
+	return s, nil
+}
+
+// displayName makes a claim fit to be shown. A name that is too long is cut: nobody should be locked out for it.
+func displayName(value any) (string, error) {
+	name, ok := value.(string)
+	if !ok && value != nil {
+		return "", errors.New("name is not a string")
+	}
+	name = chat.CleanLine(name)
+	if len(name) > maxClaimBytes {
+		end := maxClaimBytes
+		for !utf8.RuneStart(name[end]) {
+			end--
+		}
+		name = strings.TrimSpace(name[:end])
+	}
+	return name, nil
+}
+
+func stringArray(value any) ([]string, error) {
+	if value == nil {
+		return nil, nil
+	}
+	array, ok := value.([]any)
+	roles := make([]string, len(array))
+	for i, v := range array {
+		var isString bool
+		roles[i], isString = v.(string)
+		ok = ok && isString
+	}
+	if !ok {
+		return nil, errors.New("roles is not an array of strings")
+	}
+	return roles, nil
+}
+
+// expiry reads exp, which the parser has seen to be there and to be a number.
+func expiry(value any) (time.Time, error) {
+	seconds, ok := value.(float64)
+	if !ok || seconds > endOfTime {
+		return time.Time{}, errors.New("exp is no date")
+	}
+	return time.Unix(int64(math.Floor(seconds)), 0).UTC(), nil
+}
+
+// Sign makes an HS256 token for user that is valid from now for ttl, at least a second. Empty fields of user, issuer
+// and audience are left out; user.ExpiresAt is not looked at.
+func Sign(secret string, user chat.User, issuer, audience string, now time.Time, ttl time.Duration) (string, error) {
+	err := checkSubject(user.ID)
+	switch {
+	case secret == "":
+		err = errors.New("no secret")
+	case ttl < time.Second:
+		err = errors.New("it would be valid for less than a second")
+	}
+	if err != nil {
+		return "", fmt.Errorf("sign token: %w", err)
+	}
+	claims := jwt.MapClaims{"sub": user.ID, "iat": now.Unix(), "exp": now.Add(ttl).Unix()}
+	for name, value := range map[string]string{"name": user.Name, "jti": user.TokenID, "iss": issuer, "aud": audience} {
+		if value != "" {
+			claims[name] = value
+		}
+	}
+	if len(user.Roles) > 0 {
+		claims["roles"] = user.Roles
+	}
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(secret))
+	if err != nil {
+		return "", fmt.Errorf("sign token: %w", err)
+	}
+	return token, nil
+}

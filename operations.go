@@ -1,0 +1,68 @@
+package parley
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// operations gives the routes for those who run the server. They need no token, and show no secret.
+func (s *Server) operations() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeStatus(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// ready answers 200 where the server can take connections, else 503; the body names what is wrong.
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), storageTimeout/5)
+	defer cancel()
+	status, body := http.StatusOK, map[string]string{"status": "ready", "storage": "ok", "draining": "no"}
+	if err := s.store.Ping(ctx); err != nil {
+		s.log.Warn("not ready: storage", "error", err)
+		status, body["status"], body["storage"] = http.StatusServiceUnavailable, "not ready", "unavailable"
+	}
+	if s.router.Draining() {
+		status, body["status"], body["draining"] = http.StatusServiceUnavailable, "not ready", "yes"
+	}
+	writeStatus(w, status, body)
+}
+
+func writeStatus(w http.ResponseWriter, status int, body map[string]string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // who asked has gone, if this fails
+}
+
+// newMetrics registers what /metrics tells.
+func (s *Server) newMetrics() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
+	}
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	gauge("parley_connections", "WebSocket connections, upgrades under way included.", nil,
+		func() float64 { return float64(s.router.Connections()) })
+	gauge("parley_responses_in_progress", "Responses being written.", nil,
+		func() float64 { return float64(s.sessions.Running()) })
+	const sessions, sessionsHelp = "parley_sessions", "Sessions in memory, by state."
+	gauge(sessions, sessionsHelp, prometheus.Labels{"state": "active"},
+		func() float64 { return float64(s.sessions.MemoryStats().Active) })
+	gauge(sessions, sessionsHelp, prometheus.Labels{"state": "inactive"},
+		func() float64 { return float64(s.sessions.MemoryStats().Inactive) })
+	gauge("parley_session_messages", "Messages of the sessions in memory.", nil,
+		func() float64 { return float64(s.sessions.MemoryStats().Messages) })
+	gauge("parley_session_bytes", "Estimated bytes that the sessions take in memory.", nil,
+		func() float64 { return float64(s.sessions.MemoryStats().Bytes) })
+	return r
+}

@@ -1,0 +1,191 @@
+// Package parley is the chat server for products with a language model inside: it takes WebSocket connections, keeps
+// each conversation as a session, streams every token of the model's answers exactly once, and stores it all.
+//
+// The command in cmd/parley runs it. A Go server of one's own can embed it instead: [New] it, [Server.Register] it on
+// a mux, and [Server.Shutdown] it at the end.
+package parley
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/config"
+	"github.com/parley-chat/parley/internal/auth"
+	"github.com/parley-chat/parley/internal/llm"
+	"github.com/parley-chat/parley/internal/llm/eliza"
+	"github.com/parley-chat/parley/internal/llm/openai"
+	"github.com/parley-chat/parley/internal/origin"
+	"github.com/parley-chat/parley/internal/router"
+	"github.com/parley-chat/parley/internal/session"
+	"github.com/parley-chat/parley/internal/store/sqlite"
+	"github.com/parley-chat/parley/internal/ui"
+	"github.com/parley-chat/parley/internal/websocket"
+)
+
+// What each floor needs of the one below it, and gets.
+var (
+	_ websocket.Router   = (*router.Router)(nil)
+	_ websocket.Verifier = (*auth.Verifier)(nil)
+	_ websocket.Origins  = (*origin.Policy)(nil)
+	_ router.Verifier    = (*auth.Verifier)(nil)
+	_ session.Models     = (*llm.Pool)(nil)
+	_ chat.Store         = (*sqlite.Store)(nil)
+)
+
+// ErrForced is returned by [Server.Shutdown] when its context ended before all was done: responses were interrupted
+// (their text is stored), or connections were cut.
+var ErrForced = errors.New("the shutdown deadline passed: responses were interrupted or connections were cut")
+
+// storageTimeout bounds opening the storage and asking whether it is there.
+const storageTimeout = 10 * time.Second
+
+// Server is a whole Parley.
+type Server struct {
+	cfg      config.Config
+	log      *slog.Logger
+	store    chat.Store
+	models   *models
+	sessions *session.Manager
+	router   *router.Router
+	sockets  *websocket.Handler
+	verifier *auth.Verifier
+	metrics  *prometheus.Registry
+}
+
+// New makes a server of a valid configuration and opens its storage. [Server.Shutdown] ends it.
+func New(cfg config.Config, log *slog.Logger) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	verifier, err := auth.New(cfg.Auth)
+	if err != nil {
+		return nil, err
+	}
+	models, err := newModels(cfg.LLM)
+	if err != nil {
+		return nil, err
+	}
+	store, err := openStore(cfg.Storage)
+	if err != nil {
+		models.close()
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: log, store: store, models: models, verifier: verifier}
+	s.sessions = session.NewManager(session.Config{
+		StreamTimeout:      cfg.LLM.StreamTimeout,
+		CheckpointInterval: cfg.Storage.CheckpointInterval,
+		HistoryTokens:      cfg.LLM.HistoryTokens,
+		SystemPrompt:       cfg.LLM.SystemPrompt,
+		IdleTimeout:        cfg.Session.IdleTimeout,
+		GracePeriod:        cfg.Session.GracePeriod,
+		CleanupInterval:    cfg.Session.CleanupInterval,
+		WarnThreshold:      cfg.Session.WarnThreshold,
+	}, store, models.pool, log)
+	s.router = router.New(router.Config{
+		MaxConnections:        cfg.WebSocket.MaxConnections,
+		MaxConnectionsPerUser: cfg.WebSocket.MaxConnectionsPerUser,
+	}, s.sessions, verifier, log)
+	policy := origin.New(cfg.WebSocket.AllowedOrigins, cfg.WebSocket.AllowAnyOrigin, cfg.Server.TrustedProxies)
+	s.sockets = websocket.New(websocket.Config{
+		MaxMessageBytes: int(cfg.WebSocket.MaxMessageBytes),
+		PingInterval:    cfg.WebSocket.PingInterval,
+		PongTimeout:     cfg.WebSocket.PongTimeout,
+		WriteTimeout:    cfg.WebSocket.WriteTimeout,
+	}, s.router, verifier, policy, log)
+	s.metrics = s.newMetrics()
+	return s, nil
+}
+
+// Register sets up the public routes on mux, under the configured path prefix.
+func (s *Server) Register(mux *http.ServeMux) {
+	prefix := s.cfg.Server.PathPrefix
+	mux.Handle("GET "+prefix+"/ws", s.sockets)
+	if s.cfg.UI.Enabled {
+		pages := ui.New(ui.Options{
+			FrameAncestors: s.cfg.UI.FrameAncestors,
+			Verify: func(token string) error {
+				_, err := s.verifier.Verify(token)
+				return err
+			},
+		})
+		pages = http.StripPrefix(prefix, pages)
+		mux.Handle("GET "+prefix+"/", pages)
+		mux.Handle("POST "+prefix+"/ui/", pages)
+	}
+}
+
+// Check reports whether the storage of a valid configuration can be reached.
+func Check(ctx context.Context, cfg config.Config) error {
+	store, err := openStore(cfg.Storage)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
+	defer cancel()
+	return errors.Join(store.Ping(ctx), store.Close())
+}
+
+func openStore(cfg config.Storage) (chat.Store, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storageTimeout)
+	defer cancel()
+	store, err := sqlite.Open(ctx, cfg.SQLite.Path)
+	if err != nil {
+		return nil, fmt.Errorf("storage: %w", err)
+	}
+	return store, nil
+}
+
+// models is the pool of models, and the providers under it.
+type models struct {
+	pool   *llm.Pool
+	closes []func() error
+}
+
+func newModels(cfg config.LLM) (*models, error) {
+	m := &models{}
+	providers := make(map[string]chat.Provider)
+	for _, p := range cfg.Providers {
+		switch p.Type {
+		case config.ProviderOpenAI:
+			provider := openai.New(openai.Config{ID: p.ID, BaseURL: p.BaseURL, APIKey: p.APIKey})
+			providers[p.ID] = provider
+			m.closes = append(m.closes, provider.Close)
+		case config.ProviderEliza:
+			providers[p.ID] = eliza.New(eliza.Config{Pace: 30 * time.Millisecond})
+		}
+	}
+	var all []llm.Model
+	for _, model := range cfg.Models {
+		entry := llm.Model{ID: model.ID, Name: model.Name}
+		for _, target := range model.Targets {
+			provider, name, _ := strings.Cut(target, "/")
+			entry.Targets = append(entry.Targets, llm.Target{
+				ProviderID: provider, Provider: providers[provider], Model: name,
+			})
+		}
+		if model.ID == cfg.DefaultModel {
+			all = append([]llm.Model{entry}, all...)
+		} else {
+			all = append(all, entry)
+		}
+	}
+	var err error
+	m.pool, err = llm.NewPool(all)
+	return m, err
+}
+
+func (m *models) close() error {
+	var errs []error
+	for _, c := range m.closes {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}

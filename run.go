@@ -1,0 +1,170 @@
+package parley
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// The limits of an HTTP request, and of a connection between two of them.
+const (
+	headerTimeout  = 10 * time.Second
+	requestTimeout = 30 * time.Second
+	keepAlive      = 2 * time.Minute
+	maxHeaderBytes = 32 << 10
+)
+
+// readGrace is how long connections have to read the end of a response that the shutdown interrupted.
+const readGrace = 250 * time.Millisecond
+
+// originWarningInterval is how often it is said again that the check of origins is off.
+const originWarningInterval = time.Hour
+
+// Run listens on the configured addresses and serves until ctx ends; then it shuts down within the configured time and
+// returns what [Server.Shutdown] does. It calls ready, unless it is nil, with the address of the public listener once
+// that is bound. An address that cannot be listened on is an error at once, and the server is shut down.
+func (s *Server) Run(ctx context.Context, ready func(addr string)) error {
+	public, operations, err := s.listen(ctx)
+	if err != nil {
+		return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
+	}
+	mux := http.NewServeMux()
+	s.Register(mux)
+	servers := []*http.Server{s.httpServer(mux)}
+	failed := make(chan error, 2)
+	var serving sync.WaitGroup
+	serving.Go(func() { failed <- s.serve(servers[0], public) })
+	s.log.Info("listening", "addr", public.Addr().String(), "path_prefix", s.cfg.Server.PathPrefix,
+		"tls", s.cfg.Server.TLS.CertFile != "")
+	if operations != nil {
+		servers = append(servers, s.httpServer(s.operations()))
+		serving.Go(func() { failed <- servers[1].Serve(operations) })
+		s.log.Info("operations listening", "addr", operations.Addr().String())
+	}
+	warnings, stopWarnings := context.WithCancel(ctx)
+	defer stopWarnings()
+	serving.Go(func() { s.warnOfOpenOrigins(warnings) })
+	if ready != nil {
+		ready(public.Addr().String())
+	}
+
+	select {
+	case <-ctx.Done():
+		err = nil
+	case err = <-failed:
+		err = fmt.Errorf("serve: %w", err)
+	}
+	stopWarnings()
+	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Server.ShutdownTimeout)
+	defer cancel()
+	s.log.Info("shutting down", "within", s.cfg.Server.ShutdownTimeout)
+	err = errors.Join(err, s.shutdown(deadline, servers))
+	serving.Wait()
+	if err == nil {
+		s.log.Info("shut down")
+	}
+	return err
+}
+
+// listen binds the public address and the operations', if there is one; both or none.
+func (s *Server) listen(ctx context.Context) (public, operations net.Listener, err error) {
+	var l net.ListenConfig
+	public, err = l.Listen(ctx, "tcp", s.cfg.Server.Addr)
+	if err != nil {
+		return nil, nil, fmt.Errorf("server.addr: %w", err)
+	}
+	if s.cfg.Server.OperationsAddr == "" {
+		return public, nil, nil
+	}
+	operations, err = l.Listen(ctx, "tcp", s.cfg.Server.OperationsAddr)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("server.operations_addr: %w", err), public.Close())
+	}
+	return public, operations, nil
+}
+
+func (s *Server) serve(server *http.Server, l net.Listener) error {
+	if tls := s.cfg.Server.TLS; tls.CertFile != "" {
+		return server.ServeTLS(l, tls.CertFile, tls.KeyFile)
+	}
+	return server.Serve(l)
+}
+
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout,
+		IdleTimeout:       keepAlive,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
+}
+
+// warnOfOpenOrigins says, as long as ctx lasts, that pages of any origin may connect, where that is so.
+func (s *Server) warnOfOpenOrigins(ctx context.Context) {
+	if !s.cfg.WebSocket.AllowAnyOrigin {
+		return
+	}
+	ticker := time.NewTicker(originWarningInterval)
+	defer ticker.Stop()
+	for {
+		s.log.Warn("security: websocket.allow_any_origin is on: any page in the world may connect with its user's token")
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Shutdown ends the server: no connection and no response begins any more; those in progress may finish until shortly
+// before ctx's deadline, then responses are interrupted and stored, and connections are cut. It returns [ErrForced]
+// where that had to be done.
+func (s *Server) Shutdown(ctx context.Context) error { return s.shutdown(ctx, nil) }
+
+func (s *Server) shutdown(ctx context.Context, servers []*http.Server) error {
+	soft, cancel := beforeDeadline(ctx)
+	defer cancel()
+	s.router.StartDraining()
+	s.sessions.StopTurns()
+	interrupted := s.sessions.Drain(soft)
+	if interrupted > 0 {
+		// Their readers get the end of what was interrupted.
+		soft, cancel = context.WithTimeout(ctx, readGrace)
+		defer cancel()
+	}
+	cut := s.router.Drain(soft)
+	s.router.Close()
+	s.sockets.Wait()
+	s.sessions.Close()
+
+	var errs []error
+	if interrupted > 0 || cut > 0 {
+		s.log.Warn("shutdown forced", "interrupted_responses", interrupted, "cut_connections", cut)
+		errs = append(errs, ErrForced)
+	}
+	for _, server := range servers {
+		if err := server.Shutdown(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("close listener: %w", err), server.Close())
+		}
+	}
+	errs = append(errs, s.models.close(), s.store.Close())
+	return errors.Join(errs...)
+}
+
+// beforeDeadline keeps the last second of ctx's time, or half of it, for storing what is interrupted.
+func beforeDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	left := time.Until(deadline)
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Second, left/2)))
+}
