@@ -83,34 +83,43 @@ func (v *Verifier) keyFor(token *jwt.Token) (any, error) {
 	return v.key, nil
 }
 
-// reasons are what a refusal can be for. The error that the parser gives is not passed on, for it quotes the token.
-var reasons = []error{
-	jwt.ErrTokenExpired, jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, jwt.ErrTokenInvalidIssuer,
-	jwt.ErrTokenInvalidAudience, jwt.ErrTokenRequiredClaimMissing, jwt.ErrInvalidType, jwt.ErrTokenSignatureInvalid,
-	jwt.ErrTokenUnverifiable, jwt.ErrTokenMalformed, jwt.ErrTokenInvalidClaims,
+// refusals are what a token can be refused for, and what is shown then; what is more telling stands first. The parser's
+// own error is not passed on, for it quotes the token.
+var refusals = []struct {
+	reason  error
+	message string
+}{
+	{jwt.ErrTokenExpired, "the token has expired"},
+	{jwt.ErrTokenNotValidYet, notValid},
+	{jwt.ErrTokenUsedBeforeIssued, notValid},
+	{jwt.ErrTokenInvalidIssuer, notValid},
+	{jwt.ErrTokenInvalidAudience, notValid},
+	{jwt.ErrTokenRequiredClaimMissing, isMalformed},
+	{jwt.ErrInvalidType, isMalformed},
+	{jwt.ErrTokenSignatureInvalid, notValid},
+	{jwt.ErrTokenMalformed, isMalformed},
+	{jwt.ErrTokenUnverifiable, notValid},
 }
 
+const (
+	notValid    = "the token is not valid here"
+	isMalformed = "the token is malformed"
+)
+
 func refusal(err error) *chat.Error {
-	for _, reason := range reasons {
-		if !errors.Is(err, reason) {
-			continue
+	for _, r := range refusals {
+		if errors.Is(err, r.reason) {
+			return unauthenticated(r.message, r.reason)
 		}
-		switch reason {
-		case jwt.ErrTokenExpired:
-			return unauthenticated("the token has expired", reason)
-		case jwt.ErrTokenMalformed, jwt.ErrInvalidType, jwt.ErrTokenRequiredClaimMissing:
-			return malformed(reason)
-		}
-		return unauthenticated("the token is not valid here", reason)
 	}
-	return unauthenticated("the token is not valid here", errors.New("refused by the parser"))
+	return unauthenticated(notValid, errors.New("refused by the parser"))
 }
 
 func unauthenticated(message string, cause error) *chat.Error {
 	return chat.NewError(chat.CodeUnauthenticated, message).WithCause(cause)
 }
 
-func malformed(cause error) *chat.Error { return unauthenticated("the token is malformed", cause) }
+func malformed(cause error) *chat.Error { return unauthenticated(isMalformed, cause) }
 
 // endOfTime is the last moment that RFC 3339 can write: the end of the year 9999.
 const endOfTime = 253402300799

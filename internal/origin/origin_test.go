@@ -67,8 +67,10 @@ func TestSameOriginBehindTLSAndProxies(t *testing.T) {
 		change func(*http.Request)
 		want   bool
 	}{
-		"default port of TLS": {"https://chat.example", func(r *http.Request) { r.Host, r.TLS = "chat.example", &tls.ConnectionState{} }, true},
-		"written out":         {"https://chat.example", func(r *http.Request) { r.Host, r.TLS = "chat.example:443", &tls.ConnectionState{} }, true},
+		"default port of TLS": {"https://chat.example",
+			func(r *http.Request) { r.Host, r.TLS = "chat.example", &tls.ConnectionState{} }, true},
+		"written out": {"https://chat.example",
+			func(r *http.Request) { r.Host, r.TLS = "chat.example:443", &tls.ConnectionState{} }, true},
 		"plain page of a TLS server": {"http://chat.example",
 			func(r *http.Request) { r.Host, r.TLS = "chat.example", &tls.ConnectionState{} }, false},
 		"IPv6": {"http://[::1]:8080", func(r *http.Request) { r.Host = "[::1]:8080" }, true},

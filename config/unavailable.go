@@ -1,0 +1,47 @@
+package config
+
+// unavailable is what the configuration can ask for and this version does not have. It is refused, for whoever asks
+// for encryption and gets none has been betrayed. A row goes when its feature arrives.
+var unavailable = []struct {
+	what, fix string
+	usedBy    func(Config) []string // the keys that ask for it
+}{
+	{"the driver mongodb", "use sqlite", func(c Config) []string {
+		return keyIf(c.Storage.Driver == DriverMongoDB, "storage.driver")
+	}},
+	{"encryption of stored text", "remove the key", func(c Config) []string {
+		return keyIf(c.Storage.Encryption.KeysetFile != "", "storage.encryption.keyset_file")
+	}},
+	{"a JWKS", "use auth.jwt_public_key_file or auth.jwt_secret", func(c Config) []string {
+		return keyIf(c.Auth.JWKSURL != "", "auth.jwks_url")
+	}},
+	{"the type anthropic", "use openai or eliza", providersOf(ProviderAnthropic)},
+	{"the type dify", "use openai or eliza", providersOf(ProviderDify)},
+}
+
+func (c Config) checkUnavailable(ps *problems) {
+	for _, u := range unavailable {
+		for _, key := range u.usedBy(c) {
+			ps.add(key, u.what+" is not available in this version", u.fix)
+		}
+	}
+}
+
+func keyIf(used bool, key string) []string {
+	if used {
+		return []string{key}
+	}
+	return nil
+}
+
+func providersOf(providerType string) func(Config) []string {
+	return func(c Config) []string {
+		var keys []string
+		for i, p := range c.LLM.Providers {
+			if p.Type == providerType {
+				keys = append(keys, at("llm.providers", i)+".type")
+			}
+		}
+		return keys
+	}
+}
