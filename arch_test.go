@@ -34,7 +34,7 @@ var floors = map[string]int{
 var withinTree = []string{"internal/llm", "internal/store"}
 
 // forTests are the packages that only tests may import.
-var forTests = []string{"internal/llm/llmtest", "internal/store/storetest"}
+var forTests = []string{"internal/llm/llmtest", "internal/store/storetest", "internal/ui/uitest"}
 
 func floorOf(t *testing.T, folder string) int {
 	t.Helper()

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -166,7 +165,7 @@ func newModels(cfg config.LLM) (*models, error) {
 	for _, model := range cfg.Models {
 		entry := llm.Model{ID: model.ID, Name: model.Name}
 		for _, target := range model.Targets {
-			provider, name, _ := strings.Cut(target, "/")
+			provider, name, _ := config.SplitTarget(target)
 			entry.Targets = append(entry.Targets, llm.Target{
 				ProviderID: provider, Provider: providers[provider], Model: name,
 			})

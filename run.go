@@ -33,39 +33,42 @@ func (s *Server) Run(ctx context.Context, ready func(addr string)) error {
 	if err != nil {
 		return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
 	}
+	var goroutines sync.WaitGroup
+	defer goroutines.Wait()
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan error, 2)
+	serve := func(server *http.Server, serve func() error) *http.Server {
+		goroutines.Go(func() { ended <- serve() })
+		return server
+	}
+
 	mux := http.NewServeMux()
 	s.Register(mux)
-	servers := []*http.Server{s.httpServer(mux)}
-	failed := make(chan error, 2)
-	var serving sync.WaitGroup
-	serving.Go(func() { failed <- s.serve(servers[0], public) })
+	app := s.httpServer(mux)
+	servers := []*http.Server{serve(app, func() error { return s.serve(app, public) })}
 	s.log.Info("listening", "addr", public.Addr().String(), "path_prefix", s.cfg.Server.PathPrefix,
 		"tls", s.cfg.Server.TLS.CertFile != "")
 	if operations != nil {
-		servers = append(servers, s.httpServer(s.operations()))
-		serving.Go(func() { failed <- servers[1].Serve(operations) })
+		ops := s.httpServer(s.operations())
+		servers = append(servers, serve(ops, func() error { return ops.Serve(operations) }))
 		s.log.Info("operations listening", "addr", operations.Addr().String())
 	}
-	warnings, stopWarnings := context.WithCancel(ctx)
-	defer stopWarnings()
-	serving.Go(func() { s.warnOfOpenOrigins(warnings) })
+	goroutines.Go(func() { s.warnOfOpenOrigins(running) })
 	if ready != nil {
 		ready(public.Addr().String())
 	}
 
 	select {
 	case <-ctx.Done():
-		err = nil
-	case err = <-failed:
+	case err = <-ended:
 		err = fmt.Errorf("serve: %w", err)
 	}
-	stopWarnings()
+	stop()
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Server.ShutdownTimeout)
 	defer cancel()
-	s.log.Info("shutting down", "within", s.cfg.Server.ShutdownTimeout)
-	err = errors.Join(err, s.shutdown(deadline, servers))
-	serving.Wait()
-	if err == nil {
+	s.log.Info("shutting down", "within", s.cfg.Server.ShutdownTimeout.String())
+	if err = errors.Join(err, s.shutdown(deadline, servers)); err == nil {
 		s.log.Info("shut down")
 	}
 	return err

@@ -112,8 +112,7 @@ func TestLimitIsToldToTheOtherConnections(t *testing.T) {
 func TestTokenThatExpiresClosesTheConnection(t *testing.T) {
 	s := startServer(t, eliza)
 	c := s.dial(tokenFor("alice", 2*time.Second))
-	c.open()
-	if f := c.until("auth.expiring"); f.str("expires_at") == "" {
+	if f := c.next(); f.str("type") != "auth.expiring" || f.str("expires_at") == "" {
 		t.Errorf("the client is warned with %v", f)
 	}
 	c.closedWith(4401)

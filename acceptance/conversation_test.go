@@ -155,6 +155,7 @@ func TestCancelReachesTheUpstream(t *testing.T) {
 	if again := c.until("message.created"); again.str("message", "replaces") != end.str("message_id") || again.str("message", "reply_to") != "q" {
 		t.Errorf("the new answer is %v", again)
 	}
+	up.await(t, "requests", 2)
 	c.send("session.end")
 	if f := c.until("session.ended"); f.str("reason") != "user" {
 		t.Errorf("the session ends as %v", f)

@@ -5,8 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 )
 
@@ -40,16 +38,4 @@ func run(m *testing.M) int {
 		}
 	}
 	return m.Run()
-}
-
-// need skips the test where something is not there, unless PARLEY_TEST_REQUIRE demands it.
-func need(t *testing.T, what string, there bool) {
-	t.Helper()
-	if there {
-		return
-	}
-	if slices.Contains(strings.Split(os.Getenv("PARLEY_TEST_REQUIRE"), ","), what) {
-		t.Fatalf("%s is required and not there", what)
-	}
-	t.Skipf("there is no %s", what)
 }

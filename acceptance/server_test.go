@@ -35,6 +35,7 @@ type upstream struct{ url string }
 func startUpstream(t *testing.T) *upstream {
 	t.Helper()
 	cmd := exec.Command(upstreamBinary)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=50")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +174,7 @@ func (s *server) launch(args ...string) {
 	s.cmd.Dir = s.dir
 	s.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "PARLEY_")
-	}), "GORACE=halt_on_error=1 exitcode=66")
+	}), "GORACE=halt_on_error=1 exitcode=66 atexit_sleep_ms=50")
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)

@@ -283,7 +283,7 @@ func (t *turn) outcome(err error) (chat.Status, chat.FinishReason, *chat.Error) 
 
 func (t *turn) log(level slog.Level, what string, err error) {
 	t.session.manager.log.Log(t.ctx, level, what, "session", t.session.id, "message", t.answer.ID,
-		"model", t.answer.Model, "after", time.Since(t.started).Round(time.Millisecond), "error", err)
+		"model", t.answer.Model, "after", time.Since(t.started).Round(time.Millisecond).String(), "error", err)
 }
 
 // milliseconds rounds up, so that what took any time at all is not told as nothing.

@@ -209,7 +209,7 @@ func (c *conn) closed(body []byte) error {
 	answer := closeFrame{}
 	if len(body) > 0 {
 		code, reason := ws.ParseCloseFrameData(body)
-		if err := ws.CheckCloseFrameData(code, reason); len(body) == 1 || err != nil {
+		if len(body) == 1 || !validCloseCode(code) || !utf8.ValidString(reason) {
 			return &protocolError{closeProtocolError, "malformed close frame"}
 		}
 		answer.code = int(code)
@@ -219,4 +219,10 @@ func (c *conn) closed(body []byte) error {
 	c.mu.Unlock()
 	c.goroutines.Wait() // the writer's last frame is the close frame
 	return io.EOF
+}
+
+// validCloseCode reports whether an endpoint may send a close code (RFC 6455 §7.4 and IANA's registry of WebSocket
+// close codes). Browsers answer with the code they were sent, 1012 among them.
+func validCloseCode(code ws.StatusCode) bool {
+	return code >= 1000 && code <= 1003 || code >= 1007 && code <= 1014 || code >= 3000 && code <= 4999
 }

@@ -171,7 +171,7 @@ func (c *conn) giveUp(rest []byte, err error) {
 		c.cancel(errClosing)
 		return
 	}
-	c.log().Info("the client takes nothing", "code", closeUnresponsive, "timeout", c.h.cfg.WriteTimeout)
+	c.log().Info("the client takes nothing", "code", closeUnresponsive, "timeout", c.h.cfg.WriteTimeout.String())
 	stuck := closeFrame{closeUnresponsive, "nothing was read"}
 	c.Close(stuck.code, stuck.reason)
 	_, _ = c.write(stuck.append(rest), true)

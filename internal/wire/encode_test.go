@@ -2,7 +2,7 @@ package wire
 
 import (
 	"bytes"
-	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
@@ -64,7 +64,7 @@ func TestFrames(t *testing.T) {
 			`{"type":"message.created","session_id":"S","seq":9,"from":7,"message":{"id":"m","role":"user","text":"<hi>","status":"complete","created_at":` + written + `,"author":{"id":"u1","name":"Alice"}}}`,
 		},
 		{
-			chat.MessageCompleted{MessageID: "m", Status: chat.StatusFailed, DurationMS: 12, Length: 3, Error: &chat.Error{Code: chat.CodeLLMTimeout, Message: "slow", Cause: json.Unmarshal(nil, nil)}},
+			chat.MessageCompleted{MessageID: "m", Status: chat.StatusFailed, DurationMS: 12, Length: 3, Error: &chat.Error{Code: chat.CodeLLMTimeout, Message: "slow", Cause: errors.New("hidden")}},
 			`{"type":"message.completed","session_id":"S","seq":9,"from":7,"message_id":"m","status":"failed","duration_ms":12,"length":3,"error":{"code":"llm_timeout","message":"slow","retryable":true}}`,
 		},
 		{chat.SessionUpdated{HelpRequested: new(false)}, `{"type":"session.updated","session_id":"S","seq":9,"from":7,"help_requested":false}`},
