@@ -74,8 +74,7 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	}
 	store, err := openStore(cfg.Storage)
 	if err != nil {
-		models.close()
-		return nil, err
+		return nil, errors.Join(err, models.close())
 	}
 	s := &Server{cfg: cfg, log: log, store: store, models: models, verifier: verifier}
 	s.sessions = session.NewManager(session.Config{

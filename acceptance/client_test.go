@@ -3,7 +3,6 @@ package acceptance_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -267,14 +266,6 @@ func (c *client) quiet() {
 	if f := c.next(); f.str("type") != "pong" || f.str("ref") != "quiet" {
 		c.t.Errorf("there is %v", f)
 	}
-}
-
-func closeCode(err error) int {
-	var closed websocket.CloseError
-	if errors.As(err, &closed) {
-		return int(closed.Code)
-	}
-	return 0
 }
 
 // problem gives the code of a refused request.

@@ -71,10 +71,10 @@ type SetTyping struct {
 }
 
 // RefreshAuth gives the connection a new token for the same user.
-type RefreshAuth struct{ Token string }
+type RefreshAuth struct{ SessionID, Token string }
 
 // Ping asks for a [Pong].
-type Ping struct{}
+type Ping struct{ SessionID string }
 
 func (OpenSession) command()    {}
 func (LeaveSession) command()   {}

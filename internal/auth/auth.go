@@ -16,8 +16,10 @@ import (
 	"github.com/parley-chat/parley/config"
 )
 
+// Leeway is how far a token's times may be off, for clocks that differ.
+const Leeway = 30 * time.Second
+
 const (
-	leeway        = 30 * time.Second // for clocks that differ
 	maxTokenBytes = 8 << 10
 	maxClaimBytes = 256 // of sub, name and jti
 )
@@ -43,7 +45,7 @@ func New(cfg config.Auth) (*Verifier, error) {
 	}
 	options := []jwt.ParserOption{
 		jwt.WithValidMethods([]string{method.Alg()}),
-		jwt.WithLeeway(leeway),
+		jwt.WithLeeway(Leeway),
 		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
 		jwt.WithStrictDecoding(),

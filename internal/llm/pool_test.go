@@ -77,7 +77,7 @@ func TestThePoolPassesErrorsOn(t *testing.T) {
 	pairs := 0
 	for chunk, err := range pool.Stream(t.Context(), chat.Request{Model: "chosen"}) {
 		pairs++
-		if err != broken || chunk.Provider != "p1" {
+		if !errors.Is(err, broken) || chunk.Provider != "p1" {
 			t.Errorf("got %+v, %v", chunk, err)
 		}
 	}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/parley-chat/parley/chat"
@@ -200,7 +201,8 @@ func (r *Router) unbind(c *Connection) *binding {
 }
 
 func (r *Router) endTakeover(ctx context.Context, s *session.Session, agentID string) {
-	if err := s.LeaveAgent(ctx, agentID); err != nil {
+	err := s.LeaveAgent(ctx, agentID)
+	if err != nil && !errors.Is(err, chat.NewError(chat.CodeSessionEnded, "")) { // which has ended it too
 		r.log.Warn("ending a takeover failed", "session", s.ID(), "agent", agentID, "error", err)
 	}
 }

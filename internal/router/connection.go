@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/auth"
 	"github.com/parley-chat/parley/internal/session"
 )
 
@@ -30,8 +31,8 @@ type Connection struct {
 	address   string
 	userID    string // the same for the life of the connection
 	since     time.Time
-	transport Transport
 	log       *slog.Logger
+	transport Transport // set once, by Connect, under outMu
 
 	mu        sync.RWMutex // guards the field below
 	sessionID string
@@ -45,7 +46,9 @@ type Connection struct {
 	// last.
 	bound *binding
 
-	leavingRoom string // the room that it was replaced in; guarded by the router's lock
+	// Guarded by the router's lock.
+	connected   bool
+	leavingRoom string // the room that it was replaced in
 
 	outMu    sync.Mutex // guards the fields below
 	answers  []answer
@@ -155,8 +158,11 @@ func (c *Connection) tell(n chat.Notice) {
 	if !replaced && !c.isClosed {
 		c.notices = append(c.notices, n)
 	}
+	t := c.transport
 	c.outMu.Unlock()
-	c.transport.Wake()
+	if t != nil { // else its upgrade is under way, and Connect will wake it
+		t.Wake()
+	}
 }
 
 func sameKind(a, b chat.Notice) bool {
@@ -252,9 +258,8 @@ func (c *Connection) nextEvent(leaving *closing) (Outgoing, bool) {
 		// Asked before the log is read: what ends afterwards wakes the writer once more.
 		responding = c.reading.session.Responding()
 		if e, ok := c.reading.session.Read(&c.reading.cursor); ok {
-			if _, ended := e.Body.(chat.SessionEnded); ended {
-				c.reading.stop() // nothing follows, and the log's text can go
-				c.reading = nil
+			if end, ok := e.Body.(chat.SessionEnded); ok {
+				c.ended(end)
 			}
 			return Outgoing{Event: &e}, true
 		}
@@ -263,6 +268,15 @@ func (c *Connection) nextEvent(leaving *closing) (Outgoing, bool) {
 		return Outgoing{Close: leaving.code, Reason: leaving.reason}, true
 	}
 	return Outgoing{}, false
+}
+
+// ended lets go of a session whose last event was read. A user whose session somebody else ended is sent away.
+func (c *Connection) ended(end chat.SessionEnded) {
+	if c.reading.as == chat.AsUser && end.Reason != chat.EndedByUser {
+		c.closeWhenRead(CloseSessionEnded, "the session has ended")
+	}
+	c.reading.stop() // nothing follows, and the log's text can go
+	c.reading = nil
 }
 
 // close drops what waits to be written.
@@ -293,6 +307,9 @@ func (c *Connection) setUser(u chat.User) {
 	stopTimer(c.expiring)
 	stopTimer(c.expired)
 	left := time.Until(u.ExpiresAt)
+	if left <= 0 {
+		left += auth.Leeway // by another clock it has not expired yet
+	}
 	c.expiring = time.AfterFunc(left-expiryWarning, func() { c.tell(chat.AuthExpiring{ExpiresAt: u.ExpiresAt}) })
 	c.expired = time.AfterFunc(left, func() { c.transport.Close(CloseTokenExpired, "the token has expired") })
 }

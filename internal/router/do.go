@@ -12,23 +12,32 @@ import (
 //
 // An error is for the client, by way of [chat.AsError].
 func (r *Router) Do(ctx context.Context, c *Connection, cmd chat.Command, ref string) error {
+	if open, ok := cmd.(chat.OpenSession); ok {
+		return r.open(ctx, c, open, ref)
+	}
+	needsSession := true
+	switch cmd.(type) {
+	case chat.Ping, chat.RefreshAuth:
+		needsSession = false
+	}
+	if needsSession && c.bound == nil {
+		return chat.NewError(chat.CodeSessionNotOpen, "open a session first")
+	}
+	if err := c.checkSession(cmd); err != nil {
+		return err
+	}
 	switch cmd := cmd.(type) {
 	case chat.Ping:
 		c.Answer(ctx, chat.Pong{}, ref)
 		return nil
 	case chat.RefreshAuth:
 		return r.refresh(ctx, c, cmd, ref)
-	case chat.OpenSession:
-		return r.open(ctx, c, cmd, ref)
 	}
 	return r.doBound(ctx, c, cmd)
 }
 
 // doBound carries out a command that needs a session.
 func (r *Router) doBound(ctx context.Context, c *Connection, cmd chat.Command) error {
-	if err := c.checkSession(cmd); err != nil {
-		return err
-	}
 	b := c.bound
 	if b.session.Record().Status == chat.SessionStatusEnded {
 		return chat.NewError(chat.CodeSessionEnded, "the session has ended")
@@ -65,14 +74,14 @@ func (r *Router) doBound(ctx context.Context, c *Connection, cmd chat.Command) e
 	return errors.New("router: a command that nobody carries out")
 }
 
-// checkSession makes sure that the connection is bound, and to the session that the command names, if it names one.
+// checkSession makes sure that the session which a command names, if it names one, is the bound one.
 func (c *Connection) checkSession(cmd chat.Command) error {
-	bound := c.SessionID()
-	if bound == "" {
-		return chat.NewError(chat.CodeSessionNotOpen, "open a session first")
-	}
 	named := ""
 	switch cmd := cmd.(type) {
+	case chat.Ping:
+		named = cmd.SessionID
+	case chat.RefreshAuth:
+		named = cmd.SessionID
 	case chat.LeaveSession:
 		named = cmd.SessionID
 	case chat.SendMessage:
@@ -90,7 +99,7 @@ func (c *Connection) checkSession(cmd chat.Command) error {
 	case chat.SetTyping:
 		named = cmd.SessionID
 	}
-	if named != "" && named != bound {
+	if named != "" && named != c.SessionID() {
 		return chat.NewError(chat.CodeSessionMismatch, "the frame is for another session than the bound one")
 	}
 	return nil

@@ -17,6 +17,7 @@ const (
 	CloseRestart      = 1012
 	CloseTokenExpired = 4401
 	CloseReplaced     = 4409
+	CloseSessionEnded = 4410
 )
 
 // takeoverGrace is how long a takeover lives on whose connection was lost.
@@ -100,10 +101,12 @@ func (r *Router) Admit(user chat.User, address string) (*Connection, error) {
 	r.slots++
 	r.userSlots[user.ID]++
 	id := chat.NewID()
-	return &Connection{
+	c := &Connection{
 		id: id, address: address, userID: user.ID, user: user, since: chat.Now(), space: make(chan struct{}, 1),
 		log: r.log.With("connection", id, "user", user.ID),
-	}, nil
+	}
+	r.connections[id] = c
+	return c, nil
 }
 
 // notifyConnectionLimit tells the connections of a user that another one was refused. The lock is held throughout;
@@ -118,25 +121,26 @@ func (r *Router) notifyConnectionLimit(userID string, limit int) {
 
 // Connect brings an admitted connection to life.
 func (r *Router) Connect(c *Connection, t Transport) {
+	c.outMu.Lock()
 	c.transport = t
+	c.outMu.Unlock()
 	c.setUser(c.User())
 	r.mu.Lock()
-	r.connections[c.id] = c
+	c.connected = true
 	draining := r.draining
 	r.mu.Unlock()
 	c.log.Debug("connected", "address", c.address)
 	if draining {
 		r.sendAway(c)
 	}
+	t.Wake()
 }
 
 // Disconnect gives back all that a connection holds. It comes after the connection's last command and its last Next,
 // or instead of Connect.
 func (r *Router) Disconnect(c *Connection) {
-	if c.transport != nil {
-		r.lose(c)
-		c.close()
-	}
+	r.lose(c)
+	c.close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.connections, c.id)
@@ -194,7 +198,9 @@ func (r *Router) StartDraining() {
 	r.draining = true
 	all := make([]*Connection, 0, len(r.connections))
 	for _, c := range r.connections {
-		all = append(all, c)
+		if c.connected { // who is not yet will see that the server drains
+			all = append(all, c)
+		}
 	}
 	r.mu.Unlock()
 	for _, c := range all {
@@ -224,7 +230,9 @@ func (r *Router) Close() {
 	r.mu.Lock()
 	r.draining = true
 	for _, c := range r.connections {
-		c.transport.Close(CloseRestart, "the server restarts")
+		if c.connected {
+			c.transport.Close(CloseRestart, "the server restarts")
+		}
 	}
 	r.mu.Unlock()
 	r.Drain(context.Background())

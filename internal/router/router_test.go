@@ -68,7 +68,7 @@ func newHouse(t *testing.T, cfg router.Config) *house {
 }
 
 func (h *house) close() {
-	h.Router.Close()
+	h.Close()
 	h.sessions.Close()
 }
 
@@ -230,13 +230,14 @@ func TestR02_4_MismatchedSessionIDsAreRefused(t *testing.T) {
 	test(t, router.Config{}, func(t *testing.T, h *house) {
 		p := h.connect("alice")
 		refused(t, p.do(chat.SendMessage{MessageID: "q", Text: "hi"}), chat.CodeSessionNotOpen)
+		refused(t, p.do(chat.Ping{SessionID: "x"}), chat.CodeSessionMismatch)
 		p.must(chat.OpenSession{As: chat.AsUser})
 		p.expect("SessionOpened")
 		for _, cmd := range []chat.Command{
 			chat.SendMessage{SessionID: "x", MessageID: "q", Text: "hi"}, chat.CancelResponse{SessionID: "x"},
 			chat.RetryResponse{SessionID: "x"}, chat.UpdateSession{SessionID: "x", Title: new("t")},
 			chat.EndSession{SessionID: "x"}, chat.RequestHelp{SessionID: "x"}, chat.SetTyping{SessionID: "x"},
-			chat.LeaveSession{SessionID: "x"},
+			chat.LeaveSession{SessionID: "x"}, chat.Ping{SessionID: "x"}, chat.RefreshAuth{SessionID: "x", Token: "alice"},
 		} {
 			refused(t, p.do(cmd), chat.CodeSessionMismatch)
 		}
@@ -406,6 +407,19 @@ func TestTakeoverAndItsEnd(t *testing.T) {
 		user.expect("AgentJoined")
 		rival.must(chat.LeaveSession{})
 		user.expect("AgentLeft")
+	})
+}
+
+func TestSessionThatAnAgentEndsSendsTheUserAway(t *testing.T) {
+	test(t, router.Config{}, func(t *testing.T, h *house) {
+		user, agent := h.connect("alice"), h.connect("ann agent")
+		user.must(chat.OpenSession{As: chat.AsUser})
+		agent.must(chat.OpenSession{SessionID: user.conn.SessionID(), As: chat.AsAgent})
+		agent.must(chat.EndSession{})
+		user.expect("SessionOpened AgentJoined SessionEnded")
+		if user.code() != router.CloseSessionEnded || agent.code() != 0 {
+			t.Errorf("the user is closed with %d, the agent with %d", user.code(), agent.code())
+		}
 	})
 }
 

@@ -197,7 +197,8 @@ func (m *message) completion() chat.MessageCompleted {
 	}
 }
 
-// newest gives the newest messages, each whole and at its last seq, in order; and whether there are older ones.
+// newest gives the newest messages, each whole and at its last seq, in order; and whether there are older ones. A
+// response in progress is among them whatever the limit: the deltas that follow would mean nothing without it.
 func (l *eventLog) newest(limit int) (events []chat.Event, more bool) {
 	seen := make(map[*message]bool)
 	for i := len(l.items) - 1; i >= 0; i-- {
@@ -205,18 +206,15 @@ func (l *eventLog) newest(limit int) (events []chat.Event, more bool) {
 		if msg == nil || seen[msg] {
 			continue
 		}
-		if len(events) == limit {
-			return reversed(events), true
-		}
 		seen[msg] = true
+		if len(events) >= limit && msg.Status != chat.StatusStreaming {
+			more = true
+			continue
+		}
 		events = append(events, chat.Event{Seq: l.items[i].seq, Body: chat.MessageCreated{Message: msg.snapshot()}})
 	}
-	return reversed(events), l.older
-}
-
-func reversed(events []chat.Event) []chat.Event {
 	slices.Reverse(events)
-	return events
+	return events, more || l.older
 }
 
 // history gives the messages in the order of their numbers, as far as they go.

@@ -607,6 +607,28 @@ func TestAfterBeyondTheEnd(t *testing.T) {
 	})
 }
 
+func TestResponseInProgressComesWithAnyHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, storetest.NewMemory(), &model{answer: says(time.Second, "a", "b", "c")}, nil)
+		defer h.Close()
+		s := h.create(t)
+		send(t, s, "q", "hi")
+		time.Sleep(1500 * time.Millisecond)
+		for limit, want := range map[int]string{0: "[answer]", 1: "[answer]", 2: "[q answer]"} {
+			cursor, opened, err := s.Attach(nil, "", limit)
+			if err != nil || opened.HasMore != (limit < 2) {
+				t.Errorf("with a history of %d it is opened as %+v (%v)", limit, opened, err)
+			}
+			r := &reader{cursor: cursor, text: map[string]string{}, done: map[string]chat.MessageCompleted{}}
+			r.drain(t, s)
+			if got := strings.ReplaceAll(fmt.Sprint(r.order), opened.InProgress, "answer"); got != want || r.text[opened.InProgress] != "a" {
+				t.Errorf("with a history of %d the reader gets %s: %v", limit, got, r.text)
+			}
+		}
+		time.Sleep(10 * time.Second)
+	})
+}
+
 func TestTakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &model{answer: says(0, "yes")}

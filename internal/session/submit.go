@@ -48,16 +48,16 @@ func (s *Session) trySend(
 		s.mu.Unlock()
 		return nil, sub.done, nil
 	}
+	if err := s.checkReplaced(cmd.Replaces, author.ID); err != nil {
+		s.mu.Unlock()
+		return nil, nil, err
+	}
 	answered := role == chat.RoleUser && s.record.AssistedBy == nil
 	if answered {
 		if wait, err := s.makeRoom(cmd.Interrupt); wait != nil || err != nil {
 			s.mu.Unlock()
 			return nil, wait, err
 		}
-	}
-	if err := s.checkReplaced(cmd.Replaces, author.ID); err != nil {
-		s.mu.Unlock()
-		return nil, nil, err
 	}
 	m := chat.Message{
 		ID: cmd.MessageID, N: s.takeN(), Role: role, Text: cmd.Text, Status: chat.StatusComplete,

@@ -197,7 +197,7 @@ func (t *turn) save(stop <-chan struct{}) (inserted bool) {
 	err := s.manager.store.InsertMessage(ctx, s.id, t.answer)
 	cancel()
 	if err != nil {
-		t.log(slog.LevelWarn, "storing the beginning of a response failed", err)
+		t.log().Warn("storing the beginning of a response failed", "error", err)
 		return false
 	}
 	ticker := time.NewTicker(s.manager.cfg.CheckpointInterval)
@@ -217,7 +217,7 @@ func (t *turn) save(stop <-chan struct{}) (inserted bool) {
 			err := s.manager.store.UpdateMessage(ctx, s.id, m)
 			cancel()
 			if err != nil {
-				t.log(slog.LevelWarn, "storing a response in progress failed", err)
+				t.log().Warn("storing a response in progress failed", "error", err)
 				continue
 			}
 			saved = size
@@ -236,7 +236,7 @@ func (t *turn) complete(err error, inserted bool) {
 	final.FirstTokenMS, final.DurationMS = milliseconds(t.firstToken), milliseconds(time.Since(t.started))
 
 	if err := t.store(final, inserted); err != nil {
-		t.log(slog.LevelError, "storing a response failed", err)
+		t.log().Error("storing a response failed", "error", err)
 		final.Status, final.FinishReason = chat.StatusFailed, ""
 		final.Error = chat.NewError(chat.CodeStorageUnavailable, "the answer could not be stored")
 	}
@@ -246,7 +246,7 @@ func (t *turn) complete(err error, inserted bool) {
 	})
 	close(t.done)
 	if err := s.touch(context.WithoutCancel(t.ctx)); err != nil {
-		t.log(slog.LevelWarn, "storing a session's last activity failed", err)
+		t.log().Warn("storing a session's last activity failed", "error", err)
 	}
 }
 
@@ -273,17 +273,18 @@ func (t *turn) outcome(err error) (chat.Status, chat.FinishReason, *chat.Error) 
 	case errors.Is(err, errShutdown):
 		return chat.StatusInterrupted, "", nil
 	case errors.Is(err, errTimeout):
-		t.log(slog.LevelWarn, "a response timed out", err)
+		t.log().Warn("a response timed out", "error", err)
 		return chat.StatusFailed, "", chat.NewError(chat.CodeLLMTimeout, "the model took too long to answer")
 	default:
-		t.log(slog.LevelWarn, "a response failed", err)
+		t.log().Warn("a response failed", "error", err)
 		return chat.StatusFailed, "", chat.AsError(err)
 	}
 }
 
-func (t *turn) log(level slog.Level, what string, err error) {
-	t.session.manager.log.Log(t.ctx, level, what, "session", t.session.id, "message", t.answer.ID,
-		"model", t.answer.Model, "after", time.Since(t.started).Round(time.Millisecond).String(), "error", err)
+// log is for what happens to this response.
+func (t *turn) log() *slog.Logger {
+	return t.session.manager.log.With("session", t.session.id, "message", t.answer.ID, "model", t.answer.Model,
+		"after", time.Since(t.started).Round(time.Millisecond).String())
 }
 
 // milliseconds rounds up, so that what took any time at all is not told as nothing.

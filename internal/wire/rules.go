@@ -133,11 +133,14 @@ var frameTypes = map[string]frameRules{
 		},
 	},
 	"auth.refresh": {
-		fields:  []fieldRule{{name: "token", required: true, parse: token}},
-		command: func(v values) chat.Command { return chat.RefreshAuth{Token: get[string](v, "token")} },
+		fields: []fieldRule{boundSession, {name: "token", required: true, parse: token}},
+		command: func(v values) chat.Command {
+			return chat.RefreshAuth{SessionID: get[string](v, "session_id"), Token: get[string](v, "token")}
+		},
 	},
 	"ping": {
-		command: func(values) chat.Command { return chat.Ping{} },
+		fields:  []fieldRule{boundSession},
+		command: func(v values) chat.Command { return chat.Ping{SessionID: get[string](v, "session_id")} },
 	},
 }
 

@@ -2,6 +2,7 @@ package eliza_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -201,7 +202,7 @@ func TestTheEndOfTheContextStopsTheDoctor(t *testing.T) {
 				t.Errorf("%+v with the error", chunk)
 			}
 		}
-		if last != context.DeadlineExceeded || chunks != 3 {
+		if !errors.Is(last, context.DeadlineExceeded) || chunks != 3 {
 			t.Errorf("got %d chunks, then %v", chunks, last)
 		}
 		if took := time.Since(start); took != 10*time.Second+time.Millisecond {

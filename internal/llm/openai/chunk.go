@@ -51,7 +51,7 @@ func (p *Provider) decode(data []byte) (chat.Chunk, error) {
 	}
 	if len(wire.Error) > 0 && string(wire.Error) != "null" {
 		var body wireError
-		json.Unmarshal(wire.Error, &body) // Ollama's is a string and has no code
+		_ = json.Unmarshal(wire.Error, &body) // Ollama's is a string and has no code
 		return chat.Chunk{}, failure(body.Code).WithCause(p.quote("error event", data))
 	}
 	if wire.Object == "error" { // older vLLM: the event is the error itself

@@ -38,7 +38,7 @@ func (p *Provider) refusal(response *http.Response, body []byte) error {
 	var wire struct {
 		Error wireError `json:"error"`
 	}
-	json.Unmarshal(body, &wire) // a body of another shape has no code
+	_ = json.Unmarshal(body, &wire) // a body of another shape has no code
 	shown := statusError(response.StatusCode)
 	if wire.Error.Code == codeContentFilter && shown.Code == chat.CodeLLMRejected {
 		shown = filtered

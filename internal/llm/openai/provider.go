@@ -205,7 +205,7 @@ func (p *Provider) relay(body io.Reader, emit func(chat.Chunk) bool, hangUp func
 		switch {
 		case err != nil && finished:
 			return nil // the end mark was there, whatever became of the connection
-		case err == sse.ErrTooLong:
+		case errors.Is(err, sse.ErrTooLong):
 			return garbled.WithCause(err)
 		case err != nil:
 			return cutOff.WithCause(err)

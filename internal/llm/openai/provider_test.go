@@ -240,7 +240,7 @@ func TestTheEndOfTheContextIsTheLastPair(t *testing.T) {
 				}
 				last = err
 			}
-			if last != context.Canceled || text != after {
+			if !errors.Is(last, context.Canceled) || text != after {
 				t.Errorf("got %q, %v; want %q, %v", text, last, after, context.Canceled)
 			}
 			if err := upstream.Await(t.Context(), llmtest.Counts{Cancelled: 1}); err != nil {

@@ -57,7 +57,7 @@ func (r *Reader) Next() (Event, error) {
 	r.name, r.data = r.name[:0], r.data[:0]
 	for {
 		line, err := r.line()
-		if err == io.EOF && len(r.data) > 0 {
+		if errors.Is(err, io.EOF) && len(r.data) > 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
@@ -113,7 +113,7 @@ func (r *Reader) line() ([]byte, error) {
 			return nil, ErrTooLong
 		}
 		if r.err != nil {
-			if r.err == io.EOF && len(r.trimMark(r.buf[r.pos:r.end])) > 0 {
+			if errors.Is(r.err, io.EOF) && len(r.trimMark(r.buf[r.pos:r.end])) > 0 {
 				return nil, io.ErrUnexpectedEOF
 			}
 			return nil, r.err
