@@ -58,6 +58,7 @@ func stream(t *testing.T, p chat.Provider, request chat.Request) string {
 func TestTheDoctorReflects(t *testing.T) {
 	tests := []struct{ said, heard string }{
 		{"My mother takes care of me.", "your mother takes care of you"},
+		{"I have been feeling rather tired lately.", "been feeling rather tired lately"},
 		{"Well, my boyfriend made me come here.", "your boyfriend"},
 		{"I am unhappy", "you are unhappy"},
 		{"I’m afraid of dogs", "you are afraid"},

@@ -288,6 +288,16 @@ var script = []keyword{
 			"Do you wish to be able to $2?",
 		}},
 		{"* i have to *", []string{"Who says that you have to $2?", "What would happen if you did not $2?"}},
+		{"* i have been feel +", []string{ // feeling, that is
+			"How long have you been feeling $2?",
+			"What else has changed since you have been feeling $2?",
+			"Do you have an idea why you have been feeling $2?",
+		}},
+		{"* i have been +", []string{
+			"How long have you been $2?",
+			"What has it been like to be $2?",
+			"Does anyone else know that you have been $2?",
+		}},
 		{"* i have got +", []string{"How long have you had $2?", "And what has $2 got to do with you?"}},
 		{"* i have +", []string{"How long have you had $2?", "What does it mean to you to have $2?"}},
 		{"* i @so +", []string{"How does it feel that you $2 $3?", "Can you think of a time when you did not $2 $3?"}},
