@@ -166,7 +166,7 @@ func (c *conn) extendDeadline(now time.Time) {
 // giveUp ends a connection to which rest could not be written. A client that takes nothing is told so, should it begin
 // to read in the time that a close frame has.
 func (c *conn) giveUp(rest []byte, err error) {
-	defer c.net.Close()
+	defer func() { _ = c.net.Close() }()
 	if !errors.Is(err, os.ErrDeadlineExceeded) || c.isClosing() {
 		c.cancel(errClosing)
 		return

@@ -145,7 +145,7 @@ func (p *Provider) stream(ctx context.Context, request chat.Request, emit func(c
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	defer hangUp()
 	if response.StatusCode != http.StatusOK {
 		return p.refusal(response, peek(response.Body, hangUp))
