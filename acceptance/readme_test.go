@@ -100,6 +100,24 @@ func TestReadmeFirstCommandIsAChat(t *testing.T) {
 	}
 }
 
+func TestReadmeConfigurationIsValid(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(readme), "```yaml\n")
+	block, _, _ = strings.Cut(block, "```")
+	path := filepath.Join(t.TempDir(), "parley.yaml")
+	if err := os.WriteFile(path, []byte(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PARLEY_AUTH_JWT_SECRET", secret)
+	t.Setenv("OPENAI_API_KEY", "sk-1")
+	if code, _, stderr := runParley(t, "check", "--config", path); code != 0 {
+		t.Errorf("the README's configuration is checked with %d: %s", code, stderr)
+	}
+}
+
 func TestReadmeSecondCommandIsWhatCIRuns(t *testing.T) {
 	_, test := readmeCommands(t)
 	ci, err := os.ReadFile("../.ci/run")
