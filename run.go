@@ -29,6 +29,7 @@ const originWarningInterval = time.Hour
 // returns what [Server.Shutdown] does. It calls ready, unless it is nil, with the address of the public listener once
 // that is bound. An address that cannot be listened on is an error at once, and the server is shut down.
 func (s *Server) Run(ctx context.Context, ready func(addr string)) error {
+	s.warnOfOpenOrigins()
 	public, operations, err := s.listen(ctx)
 	if err != nil {
 		return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
@@ -54,7 +55,7 @@ func (s *Server) Run(ctx context.Context, ready func(addr string)) error {
 		servers = append(servers, serve(ops, func() error { return ops.Serve(operations) }))
 		s.log.Info("operations listening", "addr", operations.Addr().String())
 	}
-	goroutines.Go(func() { s.warnOfOpenOrigins(running) })
+	goroutines.Go(func() { s.repeatWarnings(running) })
 	if ready != nil {
 		ready(public.Addr().String())
 	}
@@ -110,17 +111,21 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 	}
 }
 
-// warnOfOpenOrigins says, as long as ctx lasts, that pages of any origin may connect, where that is so.
-func (s *Server) warnOfOpenOrigins(ctx context.Context) {
-	if !s.cfg.WebSocket.AllowAnyOrigin {
-		return
+// warnOfOpenOrigins says that pages of any origin may connect, where that is so.
+func (s *Server) warnOfOpenOrigins() {
+	if s.cfg.WebSocket.AllowAnyOrigin {
+		s.log.Warn("security: websocket.allow_any_origin is on: any page in the world may connect with its user's token")
 	}
+}
+
+// repeatWarnings says it again from time to time, as long as ctx lasts.
+func (s *Server) repeatWarnings(ctx context.Context) {
 	ticker := time.NewTicker(originWarningInterval)
 	defer ticker.Stop()
 	for {
-		s.log.Warn("security: websocket.allow_any_origin is on: any page in the world may connect with its user's token")
 		select {
 		case <-ticker.C:
+			s.warnOfOpenOrigins()
 		case <-ctx.Done():
 			return
 		}
