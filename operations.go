@@ -46,23 +46,38 @@ func writeStatus(w http.ResponseWriter, status int, body map[string]string) {
 // newMetrics registers what /metrics tells.
 func (s *Server) newMetrics() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
-		r.MustRegister(prometheus.NewGaugeFunc(
-			prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
-	}
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	gauge("parley_connections", "WebSocket connections, upgrades under way included.", nil,
-		func() float64 { return float64(s.router.Connections()) })
-	gauge("parley_responses_in_progress", "Responses being written.", nil,
-		func() float64 { return float64(s.sessions.Running()) })
-	const sessions, sessionsHelp = "parley_sessions", "Sessions in memory, by state."
-	gauge(sessions, sessionsHelp, prometheus.Labels{"state": "active"},
-		func() float64 { return float64(s.sessions.MemoryStats().Active) })
-	gauge(sessions, sessionsHelp, prometheus.Labels{"state": "inactive"},
-		func() float64 { return float64(s.sessions.MemoryStats().Inactive) })
-	gauge("parley_session_messages", "Messages of the sessions in memory.", nil,
-		func() float64 { return float64(s.sessions.MemoryStats().Messages) })
-	gauge("parley_session_bytes", "Estimated bytes that the sessions take in memory.", nil,
-		func() float64 { return float64(s.sessions.MemoryStats().Bytes) })
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), figures{s})
 	return r
+}
+
+// figures is a [prometheus.Collector] of what the server holds at present.
+type figures struct{ server *Server }
+
+var (
+	connectionsDesc = prometheus.NewDesc("parley_connections", "WebSocket connections, upgrades under way included.", nil, nil)
+	respondingDesc  = prometheus.NewDesc("parley_responses_in_progress", "Responses being written.", nil, nil)
+	sessionsDesc    = prometheus.NewDesc("parley_sessions", "Sessions in memory, by state.", []string{"state"}, nil)
+	messagesDesc    = prometheus.NewDesc("parley_session_messages", "Messages of the sessions in memory.", nil, nil)
+	bytesDesc       = prometheus.NewDesc("parley_session_bytes", "Estimated bytes that the sessions take in memory.", nil, nil)
+)
+
+// Describe implements [prometheus.Collector].
+func (f figures) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{connectionsDesc, respondingDesc, sessionsDesc, messagesDesc, bytesDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (f figures) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	stats := f.server.sessions.MemoryStats()
+	gauge(connectionsDesc, float64(f.server.router.Connections()))
+	gauge(respondingDesc, float64(f.server.sessions.Running()))
+	gauge(sessionsDesc, float64(stats.Active), "active")
+	gauge(sessionsDesc, float64(stats.Inactive), "inactive")
+	gauge(messagesDesc, float64(stats.Messages))
+	gauge(bytesDesc, float64(stats.Bytes))
 }

@@ -39,8 +39,8 @@ var (
 	_ chat.Store         = (*sqlite.Store)(nil)
 )
 
-// ErrForced is returned by [Server.Shutdown] when its context ended before all was done: responses were interrupted
-// (their text is stored), or connections were cut.
+// ErrForced is returned by [Server.Shutdown] when its context was about to end before all was done: responses were
+// interrupted (their text is stored, unless the storage hangs too), or connections were cut.
 var ErrForced = errors.New("the shutdown deadline passed: responses were interrupted or connections were cut")
 
 // storageTimeout bounds opening the storage and asking whether it is there.

@@ -2,6 +2,7 @@ package parley
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,6 +31,10 @@ const originWarningInterval = time.Hour
 // that is bound. An address that cannot be listened on is an error at once, and the server is shut down.
 func (s *Server) Run(ctx context.Context, ready func(addr string)) error {
 	s.warnOfOpenOrigins()
+	certificates, err := s.certificates()
+	if err != nil {
+		return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
+	}
 	public, operations, err := s.listen(ctx)
 	if err != nil {
 		return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
@@ -47,9 +52,15 @@ func (s *Server) Run(ctx context.Context, ready func(addr string)) error {
 	mux := http.NewServeMux()
 	s.Register(mux)
 	app := s.httpServer(mux)
-	servers := []*http.Server{serve(app, func() error { return s.serve(app, public) })}
+	app.TLSConfig = certificates
+	servers := []*http.Server{serve(app, func() error {
+		if certificates != nil {
+			return app.ServeTLS(public, "", "")
+		}
+		return app.Serve(public)
+	})}
 	s.log.Info("listening", "addr", public.Addr().String(), "path_prefix", s.cfg.Server.PathPrefix,
-		"tls", s.cfg.Server.TLS.CertFile != "")
+		"tls", certificates != nil)
 	if operations != nil {
 		ops := s.httpServer(s.operations())
 		servers = append(servers, serve(ops, func() error { return ops.Serve(operations) }))
@@ -92,11 +103,17 @@ func (s *Server) listen(ctx context.Context) (public, operations net.Listener, e
 	return public, operations, nil
 }
 
-func (s *Server) serve(server *http.Server, l net.Listener) error {
-	if tls := s.cfg.Server.TLS; tls.CertFile != "" {
-		return server.ServeTLS(l, tls.CertFile, tls.KeyFile)
+// certificates reads the configured certificate; nil: none is configured.
+func (s *Server) certificates() (*tls.Config, error) {
+	files := s.cfg.Server.TLS
+	if files.CertFile == "" {
+		return nil, nil
 	}
-	return server.Serve(l)
+	pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("server.tls: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
 func (s *Server) httpServer(h http.Handler) *http.Server {
@@ -142,29 +159,43 @@ func (s *Server) shutdown(ctx context.Context, servers []*http.Server) error {
 	defer cancel()
 	s.router.StartDraining()
 	s.sessions.StopTurns()
-	interrupted := s.sessions.Drain(soft)
+	interrupted := s.sessions.Drain(soft, ctx)
 	if interrupted > 0 {
 		// Their readers get the end of what was interrupted.
 		soft, cancel = context.WithTimeout(ctx, readGrace)
 		defer cancel()
 	}
 	cut := s.router.Drain(soft)
-	s.router.Close()
-	s.sockets.Wait()
-	s.sessions.Close()
+	stuck := s.router.Close(ctx)
+	unstored := s.sessions.Close(ctx)
+	unanswered := stopListening(ctx, servers)
 
-	var errs []error
-	if interrupted > 0 || cut > 0 {
-		s.log.Warn("shutdown forced", "interrupted_responses", interrupted, "cut_connections", cut)
-		errs = append(errs, ErrForced)
+	if interrupted > 0 || cut > 0 || stuck > 0 || unstored != nil || unanswered != nil {
+		s.log.Warn("shutdown forced", "interrupted_responses", interrupted, "cut_connections", cut,
+			"stuck_connections", stuck, "unstored", unstored, "unanswered_requests", unanswered)
+		if stuck > 0 || unstored != nil {
+			return ErrForced // what hangs still has the storage
+		}
+		return errors.Join(ErrForced, s.close())
 	}
+	return s.close()
+}
+
+// stopListening ends the listeners and waits for the requests in progress, as long as ctx lasts; then it cuts them.
+func stopListening(ctx context.Context, servers []*http.Server) error {
+	var errs []error
 	for _, server := range servers {
 		if err := server.Shutdown(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("close listener: %w", err), server.Close())
+			errs = append(errs, err, server.Close())
 		}
 	}
-	errs = append(errs, s.models.close(), s.store.Close())
 	return errors.Join(errs...)
+}
+
+// close releases what the server stands on. Nothing uses it any more.
+func (s *Server) close() error {
+	s.sockets.Wait()
+	return errors.Join(s.models.close(), s.store.Close())
 }
 
 // beforeDeadline keeps the last second of ctx's time, or half of it, for storing what is interrupted.

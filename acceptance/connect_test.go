@@ -72,6 +72,7 @@ func TestRefusedUpgrades(t *testing.T) {
 		{"another subprotocol", "/ws", with(bearer, "Sec-WebSocket-Protocol: graphql-ws"), "400 invalid_request"},
 		{"no handshake", "/ws", []string{bearer}, "400 invalid_request"},
 		{"an old version", "/ws", []string{bearer, handshake[0], handshake[1], "Sec-WebSocket-Version: 8", handshake[3]}, "400 invalid_request"},
+		{"Connection in two lines", "/ws", []string{bearer, "Connection: keep-alive", "Connection: Upgrade", "Upgrade: other, websocket", handshake[2], handshake[3]}, "open"},
 		{"a bad key", "/ws", []string{bearer, handshake[0], handshake[1], handshake[2], "Sec-WebSocket-Key: x"}, "400 invalid_request"},
 		{"an origin before a token", "/ws", with("Origin: https://evil.example"), "403 origin_forbidden"},
 	}

@@ -2,14 +2,53 @@ package router
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/session"
 )
 
-// open binds the connection to a session, new or not. Everything is checked and loaded before anything is closed.
+// room is who is connected to one session.
+type room struct {
+	user      *Connection
+	agent     *Connection
+	observers map[*Connection]struct{}
+	replaced  map[*Connection]struct{} // sent away from a seat, and not gone yet
+	absence   *absence                 // of an agent whose connection was lost
+}
+
+// absence is the wait for a lost agent to come back.
+type absence struct {
+	agentID string
+	end     context.CancelFunc
+}
+
+func newRoom() *room {
+	return &room{observers: make(map[*Connection]struct{}), replaced: make(map[*Connection]struct{})}
+}
+
+func (m *room) empty() bool {
+	return m.user == nil && m.agent == nil && len(m.observers) == 0 && len(m.replaced) == 0 && m.absence == nil
+}
+
+// room gives the room of a session, a new one where nobody is in it. The lock is held.
+func (r *Router) room(sessionID string) *room {
+	m, ok := r.rooms[sessionID]
+	if !ok {
+		m = newRoom()
+		r.rooms[sessionID] = m
+	}
+	return m
+}
+
+// dropEmpty forgets a room that nobody is in. The lock is held.
+func (r *Router) dropEmpty(sessionID string) {
+	if m, ok := r.rooms[sessionID]; ok && m.empty() {
+		delete(r.rooms, sessionID)
+	}
+}
+
+// open binds the connection to a session, new or not. Everything is checked and loaded before anybody is sent away.
 func (r *Router) open(ctx context.Context, c *Connection, cmd chat.OpenSession, ref string) error {
 	user := c.User()
 	if cmd.As != chat.AsUser && (cmd.SessionID == "" || !user.IsStaff()) {
@@ -19,203 +58,236 @@ func (r *Router) open(ctx context.Context, c *Connection, cmd chat.OpenSession, 
 	if err != nil {
 		return err
 	}
-	if err := r.enter(ctx, c, s, cmd, ref); err != nil {
+	b := &binding{session: s, as: cmd.As}
+	if err := r.prepare(ctx, c, b, cmd); err != nil {
 		s.Release()
 		return err
 	}
-	return nil
+	r.leave(c, b)
+	if err := r.takeSeat(ctx, c, b); err != nil {
+		s.Release()
+		return err
+	}
+	return r.attach(ctx, c, b, cmd, ref)
 }
 
 // find gives the session that the command names, held, or a new one.
 func (r *Router) find(ctx context.Context, user chat.User, cmd chat.OpenSession) (*session.Session, error) {
 	if cmd.SessionID == "" {
-		s, err := r.sessions.Create(ctx, user.ID, cmd.Model, cmd.Metadata)
-		if err != nil {
-			return nil, err
-		}
-		return s, nil
+		return r.sessions.Create(user.ID, cmd.Model, cmd.Metadata)
 	}
 	return r.sessions.Open(ctx, cmd.SessionID, func(s *chat.Session) bool {
 		return s.UserID == user.ID || cmd.As != chat.AsUser && user.IsStaff()
 	})
 }
 
-// enter takes the connection's seat in the session's room, waits until whoever sat there has gone, and lets the writer
-// read the session's log from its cursor.
-func (r *Router) enter(ctx context.Context, c *Connection, s *session.Session, cmd chat.OpenSession, ref string) error {
-	if err := r.prepare(ctx, c, s, cmd); err != nil {
-		return err
-	}
-	r.leave(ctx, c, c.bound != nil && c.bound.session == s && c.bound.as == cmd.As)
-	if err := r.takeSeat(ctx, c, s.ID(), cmd.As); err != nil {
-		r.giveSeatBack(ctx, c, s)
-		return err
-	}
-	cursor, opened, err := s.Attach(cmd.After, cmd.Epoch, cmd.History)
-	if err != nil {
-		r.giveSeatBack(ctx, c, s)
-		return err
-	}
-	opened.ConnectionID = c.id
-	c.bound = &binding{session: s, as: cmd.As, cursor: cursor, stop: s.Notify(c.transport.Wake)}
-	c.SetSessionID(s.ID())
-	c.enqueue(ctx, answer{notice: opened, ref: ref, bind: c.bound})
-	return nil
-}
-
-// takeSeat waits until whoever sat in the connection's seat has gone. The wait ends with ctx, so that two connections
-// that take each other's seats cannot wait for ever.
-func (r *Router) takeSeat(ctx context.Context, c *Connection, id string, as chat.AttachAs) error {
-	for _, old := range r.sit(c, id, as) {
-		select {
-		case <-old.transport.Done():
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
-func (r *Router) giveSeatBack(ctx context.Context, c *Connection, s *session.Session) {
-	if agent := r.leaveSeat(c, s.ID()); agent {
-		r.endTakeover(context.WithoutCancel(ctx), s, c.userID)
-	}
-}
-
-// prepare does what can fail, before anybody is sent away.
-func (r *Router) prepare(ctx context.Context, c *Connection, s *session.Session, cmd chat.OpenSession) error {
-	if _, _, err := s.Attach(cmd.After, cmd.Epoch, 0); err != nil {
+// prepare does what can be refused, before anybody is sent away.
+func (r *Router) prepare(ctx context.Context, c *Connection, b *binding, cmd chat.OpenSession) error {
+	if _, _, err := b.session.Attach(cmd.After, cmd.Epoch, 0); err != nil {
 		return err
 	}
 	switch {
 	case cmd.As == chat.AsAgent:
-		return s.Join(ctx, c.User().Author())
+		return b.session.Join(ctx, c.User().Author())
 	case cmd.As == chat.AsUser && cmd.SessionID != "" && cmd.Model != "":
-		return s.Update(ctx, nil, &cmd.Model)
+		return b.session.Update(ctx, nil, &cmd.Model)
+	}
+	return nil
+}
+
+// attach lets the connection's writer read the session's log from its cursor on.
+func (r *Router) attach(ctx context.Context, c *Connection, b *binding, cmd chat.OpenSession, ref string) error {
+	cursor, opened, err := b.session.Attach(cmd.After, cmd.Epoch, cmd.History)
+	if err != nil {
+		r.vacate(c, b, leaves)
+		b.session.Release()
+		return err
+	}
+	opened.ConnectionID = c.id
+	b.cursor, b.stop = cursor, b.session.Notify(c.transport.Wake)
+	c.bound = b
+	c.enqueue(ctx, answer{notice: opened, ref: ref, bind: b})
+	c.SetSessionID(b.session.ID()) // from here on it can be told of others typing
+	return nil
+}
+
+// takeSeat takes the connection's seat in the session's room and waits until whoever sat there has gone. The wait ends
+// with ctx, so that two connections that take each other's seats cannot wait for ever. Where it fails the seat is
+// given back.
+func (r *Router) takeSeat(ctx context.Context, c *Connection, b *binding) error {
+	before, err := r.sit(ctx, c, b)
+	if err != nil {
+		return err
+	}
+	for _, old := range before {
+		select {
+		case <-old.transport.Done():
+		case <-ctx.Done():
+			r.vacate(c, b, isLost)
+			return context.Cause(ctx)
+		}
+	}
+	if b.as != chat.AsAgent {
+		return nil
+	}
+	// Once more, now that the seat is taken: the takeover may have ended since.
+	if err := b.session.Join(ctx, c.User().Author()); err != nil {
+		r.vacate(c, b, leaves)
+		return err
 	}
 	return nil
 }
 
 // sit gives the connection its seat in the session's room. It sends away who sat there, and returns everybody who has
-// to be gone before the seat is free.
-func (r *Router) sit(c *Connection, id string, as chat.AttachAs) (before []*Connection) {
+// to be gone before the seat is free. A connection that is being closed itself gets no seat.
+func (r *Router) sit(ctx context.Context, c *Connection, b *binding) (before []*Connection, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	place := r.room(id)
-	seat := &place.user
-	switch as {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	id := b.session.ID()
+	m := r.room(id)
+	seat := &m.user
+	switch b.as {
 	case chat.AsObserver:
-		place.observers[c] = struct{}{}
-		return nil
+		m.observers[c] = struct{}{}
+		return nil, nil
 	case chat.AsAgent:
-		seat = &place.agent
-		if place.returning != nil {
-			place.returning()
-			place.returning = nil
+		seat = &m.agent
+		if m.absence != nil {
+			m.absence.end()
+			m.absence = nil
 		}
 	}
 	if old := *seat; old != nil {
-		place.leaving[old] = struct{}{}
-		old.leavingRoom = id
+		m.replaced[old] = struct{}{}
+		old.replacedIn = id
 		old.transport.Close(CloseReplaced, "replaced by a newer connection")
 		r.log.Info("connection replaced", "session", id, "user", c.userID, "old", old.id, "new", c.id)
 	}
 	*seat = c
-	for old := range place.leaving {
+	for old := range m.replaced {
 		before = append(before, old)
 	}
-	return before
+	return before, nil
 }
 
-// leaveSeat takes the connection out of the session's room, and reports whether it sat there as the agent. Whoever has
-// taken its seat meanwhile keeps it.
-func (r *Router) leaveSeat(c *Connection, id string) (agent bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	place, ok := r.rooms[id]
-	if !ok {
-		return false
-	}
-	if place.user == c {
-		place.user = nil
-	}
-	if place.agent == c {
-		place.agent, agent = nil, true
-	}
-	delete(place.observers, c)
-	r.dropEmpty(id)
-	return agent
-}
+// departure is how a connection gives up its seat.
+type departure int
 
-// leave ends the connection's tie to its session, if there is one, on the connection's own wish. A takeover ends with
-// it, unless the connection comes back at once as the same.
-func (r *Router) leave(ctx context.Context, c *Connection, comesBack bool) {
-	b := r.unbind(c)
-	if b == nil {
-		return
-	}
-	defer b.session.Release()
-	if agent := r.leaveSeat(c, b.session.ID()); agent && !comesBack {
-		r.endTakeover(ctx, b.session, c.userID)
-	}
-}
+const (
+	leaves  departure = iota // on its own wish: a takeover ends
+	isLost                   // a takeover goes on for a while, in which the agent may come back
+	returns                  // it will sit there again at once
+)
 
-// lose ends the tie of a connection that has gone. A takeover goes on for a while, in which the agent may come back.
-func (r *Router) lose(c *Connection) {
-	b := r.unbind(c)
-	if b == nil {
-		return
-	}
-	if agent := r.leaveSeat(c, b.session.ID()); !agent {
-		b.session.Release()
-		return
-	}
-	ctx, back := context.WithCancel(r.takeoverCtx)
-	r.mu.Lock()
-	r.room(b.session.ID()).returning = back
-	r.mu.Unlock()
-	r.takeovers.Go(func() {
-		defer back()
-		defer b.session.Release()
-		timer := time.NewTimer(takeoverGrace)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			if ctx.Err() == nil && r.giveUp(b.session.ID()) {
-				r.endTakeover(ctx, b.session, c.userID)
-			}
-		case <-ctx.Done():
+// leave ends the connection's tie to its session, if there is one, on its own wish, before it is bound to next, if
+// that is not nil.
+func (r *Router) leave(c *Connection, next *binding) {
+	if b := c.unbind(); b != nil {
+		how := leaves
+		if next != nil && next.session == b.session && next.as == b.as {
+			how = returns
 		}
-	})
+		r.vacate(c, b, how)
+		b.session.Release()
+	}
 }
 
-func (r *Router) unbind(c *Connection) *binding {
-	b := c.bound
-	if b == nil {
-		return nil
+// lose ends the tie of a connection that has gone.
+func (r *Router) lose(c *Connection) {
+	if b := c.unbind(); b != nil {
+		r.vacate(c, b, isLost)
+		b.session.Release()
 	}
-	c.bound = nil
-	b.stop()
-	c.SetSessionID("")
+}
+
+func (c *Connection) unbind() *binding {
+	b := c.bound
+	if b != nil {
+		c.bound = nil
+		b.stop()
+		c.SetSessionID("")
+	}
 	return b
 }
 
-func (r *Router) endTakeover(ctx context.Context, s *session.Session, agentID string) {
-	err := s.LeaveAgent(ctx, agentID)
-	if err != nil && !errors.Is(err, chat.NewError(chat.CodeSessionEnded, "")) { // which has ended it too
-		r.log.Warn("ending a takeover failed", "session", s.ID(), "agent", agentID, "error", err)
+// vacate takes the connection out of its seat. Whoever has taken that meanwhile keeps it.
+func (r *Router) vacate(c *Connection, b *binding, how departure) {
+	agent, missing := r.stand(c, b, how)
+	switch {
+	case missing != nil:
+		r.takeovers.Go(missing)
+	case agent && how == leaves:
+		r.endTakeover(b.session, c.userID)
 	}
 }
 
-// giveUp ends the wait for a lost agent; false: the agent is back.
-func (r *Router) giveUp(id string) bool {
+// stand empties the connection's seat, and reports whether it sat there as the agent. For an agent who is lost it
+// gives the wait for the return, which is to be run.
+func (r *Router) stand(c *Connection, b *binding, how departure) (agent bool, missing func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	place, ok := r.rooms[id]
-	if !ok || place.returning == nil {
-		return false
+	id := b.session.ID()
+	m, ok := r.rooms[id]
+	if !ok {
+		return false, nil
 	}
-	place.returning = nil
+	if m.user == c {
+		m.user = nil
+	}
+	if m.agent == c {
+		m.agent, agent = nil, true
+	}
+	delete(m.observers, c)
+	if agent && how == isLost {
+		ctx, end := context.WithCancel(r.takeoverCtx)
+		gone := &absence{agentID: c.userID, end: end}
+		m.absence = gone
+		b.session.Hold()
+		missing = func() { r.awaitReturn(ctx, b.session, gone) }
+	}
 	r.dropEmpty(id)
-	return true
+	return agent, missing
+}
+
+// awaitReturn ends the takeover of an agent who was lost, unless the agent is back in time.
+func (r *Router) awaitReturn(ctx context.Context, s *session.Session, gone *absence) {
+	defer s.Release()
+	defer gone.end()
+	timer := time.NewTimer(takeoverGrace)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	}
+	r.mu.Lock()
+	m, ok := r.rooms[s.ID()]
+	missing := ok && m.absence == gone
+	if missing {
+		m.absence = nil
+		r.dropEmpty(s.ID())
+	}
+	r.mu.Unlock()
+	if missing {
+		r.endTakeover(s, gone.agentID)
+	}
+}
+
+// endTakeover ends the agent's takeover of a session, unless the agent sits there again.
+func (r *Router) endTakeover(s *session.Session, agentID string) {
+	err := s.LeaveAgent(context.Background(), agentID, func() bool { return r.assists(s.ID(), agentID) })
+	if err != nil {
+		r.log.Warn("the end of a takeover could not be stored", "session", s.ID(), "agent", agentID, "error", err)
+	}
+}
+
+// assists reports whether an agent sits in a session's room, or may come back to it.
+func (r *Router) assists(sessionID, agentID string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m, ok := r.rooms[sessionID]
+	return ok && (m.agent != nil && m.agent.userID == agentID || m.absence != nil && m.absence.agentID == agentID)
 }

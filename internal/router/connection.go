@@ -47,14 +47,14 @@ type Connection struct {
 	bound *binding
 
 	// Guarded by the router's lock.
-	connected   bool
-	leavingRoom string // the room that it was replaced in
+	connected  bool
+	replacedIn string // the session whose seat a newer connection has taken from it
 
 	outMu    sync.Mutex // guards the fields below
 	answers  []answer
 	notices  []chat.Notice // the newest of each kind
 	space    chan struct{} // signalled when answers were taken
-	leaving  *closing      // close when all is written
+	farewell *closing      // to be said when all is written
 	isClosed bool
 
 	// Owned by the transport's writer.
@@ -166,10 +166,10 @@ func (c *Connection) tell(n chat.Notice) {
 }
 
 func sameKind(a, b chat.Notice) bool {
-	switch a.(type) {
+	switch a := a.(type) {
 	case chat.Typing:
-		_, ok := b.(chat.Typing)
-		return ok
+		b, ok := b.(chat.Typing)
+		return ok && a.Author.ID == b.Author.ID
 	case chat.ConnectionLimit:
 		_, ok := b.(chat.ConnectionLimit)
 		return ok
@@ -187,7 +187,7 @@ func sameKind(a, b chat.Notice) bool {
 // session.
 func (c *Connection) closeWhenRead(code int, reason string) {
 	c.outMu.Lock()
-	c.leaving = &closing{code, reason}
+	c.farewell = &closing{code, reason}
 	c.outMu.Unlock()
 	c.transport.Wake()
 }
@@ -196,9 +196,9 @@ func (c *Connection) closeWhenRead(code int, reason string) {
 // for the transport's writer alone.
 func (c *Connection) Next() (Outgoing, bool) {
 	for {
-		a, leaving, ok := c.take()
+		a, farewell, ok := c.take()
 		if !ok {
-			return c.nextEvent(leaving)
+			return c.nextEvent(farewell)
 		}
 		switch {
 		case a.unbind:
@@ -231,7 +231,7 @@ func (c *Connection) Farewell() (Outgoing, bool) {
 }
 
 // take gives what waits outside of the log, answers first.
-func (c *Connection) take() (a answer, leaving *closing, ok bool) {
+func (c *Connection) take() (a answer, farewell *closing, ok bool) {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
 	switch {
@@ -247,12 +247,12 @@ func (c *Connection) take() (a answer, leaving *closing, ok bool) {
 		a = answer{notice: c.notices[0]}
 		c.notices = c.notices[1:]
 	default:
-		return a, c.leaving, false
+		return a, c.farewell, false
 	}
 	return a, nil, true
 }
 
-func (c *Connection) nextEvent(leaving *closing) (Outgoing, bool) {
+func (c *Connection) nextEvent(farewell *closing) (Outgoing, bool) {
 	responding := false
 	if c.reading != nil {
 		// Asked before the log is read: what ends afterwards wakes the writer once more.
@@ -264,8 +264,8 @@ func (c *Connection) nextEvent(leaving *closing) (Outgoing, bool) {
 			return Outgoing{Event: &e}, true
 		}
 	}
-	if leaving != nil && !responding {
-		return Outgoing{Close: leaving.code, Reason: leaving.reason}, true
+	if farewell != nil && !responding {
+		return Outgoing{Close: farewell.code, Reason: farewell.reason}, true
 	}
 	return Outgoing{}, false
 }

@@ -47,7 +47,7 @@ func (r *Router) doBound(ctx context.Context, c *Connection, cmd chat.Command) e
 	}
 	switch cmd := cmd.(type) {
 	case chat.LeaveSession:
-		r.leave(ctx, c, false)
+		r.leave(c, nil)
 		c.enqueue(ctx, answer{unbind: true})
 		return nil
 	case chat.SendMessage:
@@ -133,20 +133,20 @@ func (r *Router) send(ctx context.Context, c *Connection, cmd chat.SendMessage) 
 // passTyping tells the other side of a session that this one is typing. Observers see both.
 func (r *Router) passTyping(c *Connection, b *binding, active bool) {
 	n := chat.Typing{Author: c.User().Author(), Active: active}
+	id := b.session.ID()
+	tell := func(o *Connection) {
+		if o != nil && o != c && o.SessionID() == id { // one that sits already may not have opened yet
+			o.tell(n)
+		}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	place, ok := r.rooms[b.session.ID()]
-	if !ok {
-		return
-	}
-	if place.user != nil && place.user != c {
-		place.user.tell(n)
-	}
-	if place.agent != nil && place.agent != c {
-		place.agent.tell(n)
-	}
-	for o := range place.observers {
-		o.tell(n)
+	if m, ok := r.rooms[id]; ok {
+		tell(m.user)
+		tell(m.agent)
+		for o := range m.observers {
+			tell(o)
+		}
 	}
 }
 
@@ -161,7 +161,7 @@ func (r *Router) refresh(ctx context.Context, c *Connection, cmd chat.RefreshAut
 	}
 	c.setUser(user)
 	if b := c.bound; b != nil && b.as != chat.AsUser && !user.IsStaff() {
-		r.leave(ctx, c, false)
+		r.leave(c, nil)
 		c.enqueue(ctx, answer{unbind: true})
 	}
 	c.Answer(ctx, chat.AuthRefreshed{ExpiresAt: user.ExpiresAt}, ref)

@@ -41,42 +41,24 @@ type Router struct {
 	verifier Verifier
 	log      *slog.Logger
 
-	mu          sync.Mutex // guards the fields below
-	slots       int        // connections and upgrades under way
-	userSlots   map[string]int
-	connections map[string]*Connection
-	rooms       map[string]*room // by session ID
-	draining    bool
-	changed     chan struct{} // closed and replaced when a connection has gone
+	mu       sync.Mutex                          // guards the fields below
+	slots    int                                 // connections and upgrades under way
+	users    map[string]map[*Connection]struct{} // who has them, by user ID
+	rooms    map[string]*room                    // by session ID
+	draining bool
+	closed   bool
+	changed  chan struct{} // closed and replaced when a connection has gone
 
 	takeovers     sync.WaitGroup  // those whose agent was lost and may come back
 	takeoverCtx   context.Context // ends with the router
 	stopTakeovers context.CancelFunc
 }
 
-// room is who is connected to one session.
-type room struct {
-	user      *Connection
-	agent     *Connection
-	observers map[*Connection]struct{}
-	leaving   map[*Connection]struct{} // replaced, and not gone yet
-	returning context.CancelFunc       // ends the wait for a lost agent
-}
-
-func newRoom() *room {
-	return &room{observers: make(map[*Connection]struct{}), leaving: make(map[*Connection]struct{})}
-}
-
-func (r *room) empty() bool {
-	return r.user == nil && r.agent == nil && len(r.observers) == 0 && len(r.leaving) == 0 && r.returning == nil
-}
-
 // New makes a Router. [Router.Close] ends it.
 func New(cfg Config, sessions *session.Manager, verifier Verifier, log *slog.Logger) *Router {
 	r := &Router{
 		cfg: cfg, sessions: sessions, verifier: verifier, log: log,
-		userSlots: make(map[string]int), connections: make(map[string]*Connection),
-		rooms: make(map[string]*room), changed: make(chan struct{}),
+		users: make(map[string]map[*Connection]struct{}), rooms: make(map[string]*room), changed: make(chan struct{}),
 	}
 	r.takeoverCtx, r.stopTakeovers = context.WithCancel(context.Background())
 	return r
@@ -94,28 +76,28 @@ func (r *Router) Admit(user chat.User, address string) (*Connection, error) {
 	if r.cfg.MaxConnections > 0 && r.slots >= r.cfg.MaxConnections {
 		return nil, chat.NewError(chat.CodeConnectionLimit, "the server has no room for another connection")
 	}
-	if most := r.cfg.MaxConnectionsPerUser; most > 0 && r.userSlots[user.ID] >= most {
+	if most := r.cfg.MaxConnectionsPerUser; most > 0 && len(r.users[user.ID]) >= most {
 		r.notifyConnectionLimit(user.ID, most)
 		return nil, chat.NewError(chat.CodeConnectionLimit, "you have too many connections open")
 	}
-	r.slots++
-	r.userSlots[user.ID]++
 	id := chat.NewID()
 	c := &Connection{
 		id: id, address: address, userID: user.ID, user: user, since: chat.Now(), space: make(chan struct{}, 1),
 		log: r.log.With("connection", id, "user", user.ID),
 	}
-	r.connections[id] = c
+	r.slots++
+	if r.users[user.ID] == nil {
+		r.users[user.ID] = make(map[*Connection]struct{})
+	}
+	r.users[user.ID][c] = struct{}{}
 	return c, nil
 }
 
 // notifyConnectionLimit tells the connections of a user that another one was refused. The lock is held throughout;
 // telling a connection never blocks.
 func (r *Router) notifyConnectionLimit(userID string, limit int) {
-	for _, c := range r.connections {
-		if c.userID == userID {
-			c.tell(chat.ConnectionLimit{Limit: limit, Current: r.userSlots[userID]})
-		}
+	for c := range r.users[userID] {
+		c.tell(chat.ConnectionLimit{Limit: limit, Current: len(r.users[userID])})
 	}
 }
 
@@ -127,10 +109,13 @@ func (r *Router) Connect(c *Connection, t Transport) {
 	c.setUser(c.User())
 	r.mu.Lock()
 	c.connected = true
-	draining := r.draining
+	draining, closed := r.draining, r.closed
 	r.mu.Unlock()
 	c.log.Debug("connected", "address", c.address)
-	if draining {
+	switch {
+	case closed:
+		t.Close(CloseRestart, "the server restarts")
+	case draining:
 		r.sendAway(c)
 	}
 	t.Wake()
@@ -143,34 +128,16 @@ func (r *Router) Disconnect(c *Connection) {
 	c.close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.connections, c.id)
 	r.slots--
-	if r.userSlots[c.userID]--; r.userSlots[c.userID] == 0 {
-		delete(r.userSlots, c.userID)
+	if delete(r.users[c.userID], c); len(r.users[c.userID]) == 0 {
+		delete(r.users, c.userID)
 	}
-	if place, ok := r.rooms[c.leavingRoom]; ok {
-		delete(place.leaving, c)
-		r.dropEmpty(c.leavingRoom)
+	if m, ok := r.rooms[c.replacedIn]; ok {
+		delete(m.replaced, c)
+		r.dropEmpty(c.replacedIn)
 	}
 	close(r.changed)
 	r.changed = make(chan struct{})
-}
-
-// room gives the room of a session, a new one where nobody is in it. The lock is held.
-func (r *Router) room(id string) *room {
-	place, ok := r.rooms[id]
-	if !ok {
-		place = newRoom()
-		r.rooms[id] = place
-	}
-	return place
-}
-
-// dropEmpty forgets a room that nobody is in. The lock is held.
-func (r *Router) dropEmpty(id string) {
-	if room, ok := r.rooms[id]; ok && room.empty() {
-		delete(r.rooms, id)
-	}
 }
 
 // Connections gives the number of connections, upgrades under way included.
@@ -196,12 +163,7 @@ func (r *Router) StartDraining() {
 		return
 	}
 	r.draining = true
-	all := make([]*Connection, 0, len(r.connections))
-	for _, c := range r.connections {
-		if c.connected { // who is not yet will see that the server drains
-			all = append(all, c)
-		}
-	}
+	all := r.connected()
 	r.mu.Unlock()
 	for _, c := range all {
 		r.sendAway(c)
@@ -225,17 +187,32 @@ func (r *Router) Drain(ctx context.Context) (left int) {
 	}
 }
 
-// Close cuts every connection and waits until they are gone.
-func (r *Router) Close() {
-	r.mu.Lock()
-	r.draining = true
-	for _, c := range r.connections {
-		if c.connected {
-			c.transport.Close(CloseRestart, "the server restarts")
+// connected gives all connections but those whose upgrade is under way, which will see for themselves that the server
+// drains. The lock is held.
+func (r *Router) connected() []*Connection {
+	all := make([]*Connection, 0, r.slots)
+	for _, mine := range r.users {
+		for c := range mine {
+			if c.connected {
+				all = append(all, c)
+			}
 		}
 	}
+	return all
+}
+
+// Close cuts every connection and waits until they are gone, as long as ctx lasts. It returns how many are left then.
+func (r *Router) Close(ctx context.Context) (left int) {
+	r.mu.Lock()
+	r.draining, r.closed = true, true
+	for _, c := range r.connected() {
+		c.transport.Close(CloseRestart, "the server restarts")
+	}
 	r.mu.Unlock()
-	r.Drain(context.Background())
+	if left := r.Drain(ctx); left > 0 {
+		return left
+	}
 	r.stopTakeovers()
 	r.takeovers.Wait()
+	return 0
 }

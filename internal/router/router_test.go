@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,10 +23,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// models has one model, which says "yes" after a second.
+// models has two models, which say "yes" after a second.
 type models struct{}
 
-func (models) Has(id string) bool { return id == "m" }
+func (models) Has(id string) bool { return id == "m" || id == "n" }
 func (models) Default() string    { return "m" }
 func (models) Stream(ctx context.Context, _ chat.Request) iter.Seq2[chat.Chunk, error] {
 	return func(yield func(chat.Chunk, error) bool) {
@@ -53,23 +54,33 @@ type house struct {
 	*router.Router
 	t        *testing.T
 	sessions *session.Manager
+	delay    atomic.Int64 // of each operation of the store, in nanoseconds
 	log      *strings.Builder
 }
 
 func newHouse(t *testing.T, cfg router.Config) *house {
 	h := &house{t: t, log: &strings.Builder{}}
+	store := storetest.NewMemory()
+	store.Before = func(context.Context, string) error {
+		time.Sleep(time.Duration(h.delay.Load()))
+		return nil
+	}
 	log := slog.New(slog.NewTextHandler(h.log, nil))
 	h.sessions = session.NewManager(session.Config{
 		StreamTimeout: time.Minute, CheckpointInterval: time.Second, HistoryTokens: 1000,
 		IdleTimeout: time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute,
-	}, storetest.NewMemory(), models{}, log)
+	}, store, models{}, log)
 	h.Router = router.New(cfg, h.sessions, verifier{}, log)
 	return h
 }
 
 func (h *house) close() {
-	h.Close()
-	h.sessions.Close()
+	if left := h.Close(context.Background()); left > 0 {
+		h.t.Errorf("%d connections are left", left)
+	}
+	if err := h.sessions.Close(context.Background()); err != nil {
+		h.t.Error(err)
+	}
 }
 
 // peer is a connection without a socket: a [router.Transport] whose writer collects.
@@ -80,6 +91,7 @@ type peer struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	wakes  chan struct{}
+	turn   chan struct{} // holds one: a connection's commands, and its end, come one after another
 
 	mu    sync.Mutex // guards the fields below
 	out   []router.Outgoing
@@ -96,10 +108,17 @@ func (h *house) connect(token string) *peer {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	p := &peer{h: h, conn: conn, done: make(chan struct{}), wakes: make(chan struct{}, 1)}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p := newPeer(h, conn)
 	h.Connect(conn, p)
 	go p.write()
+	return p
+}
+
+func newPeer(h *house, conn *router.Connection) *peer {
+	p := &peer{
+		h: h, conn: conn, done: make(chan struct{}), wakes: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
 
@@ -123,7 +142,10 @@ func (p *peer) Done() <-chan struct{} { return p.done }
 
 func (p *peer) write() {
 	defer close(p.done)
-	defer p.h.Disconnect(p.conn)
+	defer func() {
+		p.turn <- struct{}{}
+		p.h.Disconnect(p.conn)
+	}()
 	for {
 		for {
 			out, ok := p.conn.Next()
@@ -152,7 +174,15 @@ func (p *peer) hangUp() {
 	<-p.done
 }
 
-func (p *peer) do(cmd chat.Command) error { return p.h.Do(p.ctx, p.conn, cmd, "ref") }
+func (p *peer) do(cmd chat.Command) error {
+	select {
+	case p.turn <- struct{}{}:
+	case <-p.done:
+		return errors.New("the connection is gone")
+	}
+	defer func() { <-p.turn }()
+	return p.h.Do(p.ctx, p.conn, cmd, "ref")
+}
 
 func (p *peer) must(cmd chat.Command) {
 	p.h.t.Helper()
@@ -331,8 +361,7 @@ func TestR14_4_NoticesWhileConnectionsComeAndGo(t *testing.T) {
 			wg.Go(func() {
 				for range 50 {
 					if c, err := h.Admit(chat.User{ID: "alice", ExpiresAt: time.Now().Add(time.Hour)}, ""); err == nil {
-						p := &peer{h: h, conn: c, done: make(chan struct{}), wakes: make(chan struct{}, 1)}
-						p.ctx, p.cancel = context.WithCancel(context.Background())
+						p := newPeer(h, c)
 						h.Connect(c, p)
 						go p.write()
 						p.hangUp()
@@ -500,4 +529,67 @@ func TestR04_4_SessionIDIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+func TestConnectionThatIsBeingClosedTakesNoSeat(t *testing.T) {
+	test(t, router.Config{}, func(t *testing.T, h *house) {
+		old, next := h.connect("alice"), h.connect("alice")
+		old.must(chat.OpenSession{As: chat.AsUser})
+		id := old.conn.SessionID()
+		h.delay.Store(int64(time.Second))
+		slow := make(chan error)
+		go func() { slow <- old.do(chat.OpenSession{SessionID: id, As: chat.AsUser, Model: "n"}) }()
+		time.Sleep(time.Second / 2) // it changes the model first
+		h.delay.Store(0)
+		next.must(chat.OpenSession{SessionID: id, As: chat.AsUser})
+		if err := <-slow; err == nil {
+			t.Error("the replaced connection has opened the session")
+		}
+		time.Sleep(time.Minute)
+		if old.code() != router.CloseReplaced || next.code() != 0 {
+			t.Errorf("the old one is closed with %d, the new one with %d", old.code(), next.code())
+		}
+	})
+}
+
+func TestTakeoverEndsWithALeaveThatIsCutShort(t *testing.T) {
+	test(t, router.Config{}, func(t *testing.T, h *house) {
+		user, agent := h.connect("alice"), h.connect("ann agent")
+		user.must(chat.OpenSession{As: chat.AsUser})
+		agent.must(chat.OpenSession{SessionID: user.conn.SessionID(), As: chat.AsAgent})
+		user.told()
+		h.delay.Store(int64(time.Second))
+		go func() { _ = user.do(chat.UpdateSession{Title: new("x")}) }() // so that leaving has to wait
+		time.Sleep(time.Second / 10)
+		go func() { _ = agent.do(chat.LeaveSession{}) }()
+		time.Sleep(time.Second / 10)
+		agent.cancel()
+		time.Sleep(time.Minute)
+		user.expect("SessionUpdated AgentLeft")
+	})
+}
+
+func TestAgentWhoComesBackAtTheLastMomentStays(t *testing.T) {
+	test(t, router.Config{}, func(t *testing.T, h *house) {
+		user, agent := h.connect("alice"), h.connect("ann agent")
+		user.must(chat.OpenSession{As: chat.AsUser})
+		id := user.conn.SessionID()
+		agent.must(chat.OpenSession{SessionID: id, As: chat.AsAgent})
+		agent.hangUp()
+		h.delay.Store(int64(time.Second))
+		time.Sleep(30*time.Second - time.Second/2)
+		go func() { _ = user.do(chat.UpdateSession{Title: new("x")}) }() // the end of the takeover waits behind it
+		time.Sleep(time.Second)                                          // 30 seconds are over
+		back := h.connect("ann agent")
+		back.must(chat.OpenSession{SessionID: id, As: chat.AsAgent})
+		time.Sleep(time.Minute)
+		s, err := h.sessions.Open(t.Context(), id, func(*chat.Session) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Release()
+		if by := s.Record().AssistedBy; by == nil || by.ID != "ann" {
+			t.Errorf("an agent sits there, and the session is assisted by %v", by)
+		}
+	})
 }

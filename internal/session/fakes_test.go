@@ -121,11 +121,18 @@ func newHouse(t *testing.T, store *storetest.Memory, m *model, edit func(*sessio
 	return h
 }
 
+func (h *house) close(t *testing.T) {
+	t.Helper()
+	if err := h.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
 func anybody(*chat.Session) bool { return true }
 
 func (h *house) create(t *testing.T) *session.Session {
 	t.Helper()
-	s, err := h.Create(t.Context(), alice.ID, "", nil)
+	s, err := h.Create(alice.ID, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

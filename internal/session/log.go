@@ -22,6 +22,7 @@ type eventLog struct {
 	end      int64 // the highest seq given so far
 	messages map[string]*message
 	older    bool // the store holds messages that are older than those here
+	textSize int64
 }
 
 type itemKind uint8
@@ -84,6 +85,7 @@ func (l *eventLog) restore(stored []chat.Message, older bool) {
 	for _, m := range stored {
 		msg := &message{Message: m, seq: m.N}
 		l.messages[m.ID] = msg
+		l.textSize += int64(len(m.Text) + len(m.Reasoning))
 		l.items = append(l.items, item{kind: itemMessage, seq: m.N, msg: msg})
 		l.end = m.N
 	}
@@ -103,6 +105,7 @@ func (l *eventLog) add(it item) {
 func (l *eventLog) addMessage(m chat.Message) *message {
 	msg := &message{Message: m}
 	l.messages[m.ID] = msg
+	l.textSize += int64(len(m.Text) + len(m.Reasoning))
 	if m.Status == chat.StatusStreaming {
 		l.add(item{kind: itemStarted, msg: msg})
 	} else {
@@ -113,6 +116,7 @@ func (l *eventLog) addMessage(m chat.Message) *message {
 
 // addDelta appends text to a response. It must not be longer than maxDelta.
 func (l *eventLog) addDelta(msg *message, kind chat.DeltaKind, text string) {
+	l.textSize += int64(len(text))
 	if kind == chat.DeltaReasoning {
 		msg.reasoning.WriteString(text)
 		msg.marks = append(msg.marks, mark(msg.reasoning.Len())|reasoningMark)
@@ -148,7 +152,7 @@ func (l *eventLog) next(after int64) (chat.Event, bool) {
 	it := &l.items[i]
 	switch it.kind {
 	case itemDeltas:
-		return it.msg.join(it, after)
+		return it.msg.join(it, after), true
 	case itemCompleted:
 		return chat.Event{Seq: it.seq, Body: it.msg.completion()}, true
 	case itemStarted:
@@ -164,7 +168,7 @@ func (l *eventLog) next(after int64) (chat.Event, bool) {
 }
 
 // join gives the deltas of a run after a seq as one event: those of one kind, up to maxDelta bytes.
-func (m *message) join(run *item, after int64) (chat.Event, bool) {
+func (m *message) join(run *item, after int64) chat.Event {
 	from := max(after+1, run.first)
 	i := run.mark + int(from-run.first)
 	last := run.mark + int(run.seq-run.first)
@@ -187,7 +191,7 @@ func (m *message) join(run *item, after int64) (chat.Event, bool) {
 	return chat.Event{
 		Seq:  from + int64(j-i),
 		Body: chat.MessageDelta{MessageID: m.ID, Kind: kind, Text: text.String()[start:m.marks[j].end()]},
-	}, true
+	}
 }
 
 func (m *message) completion() chat.MessageCompleted {
@@ -254,15 +258,8 @@ func (l *eventLog) compact(before time.Time) {
 	}
 }
 
-// bytes estimates the memory that the log takes.
+// bytes estimates the memory that the log takes, its text first of all.
 func (l *eventLog) bytes() int64 {
-	const perItem, perMessage, perMark = 64, 400, 4
-	n := int64(len(l.items)) * perItem
-	for _, msg := range l.messages {
-		n += perMessage + int64(len(msg.Text)+len(msg.Reasoning)) + int64(len(msg.marks))*perMark
-		if msg.Status == chat.StatusStreaming {
-			n += int64(msg.text.Cap() + msg.reasoning.Cap())
-		}
-	}
-	return n
+	const perItem, perMessage = 64, 400
+	return l.textSize + int64(len(l.items))*perItem + int64(len(l.messages))*perMessage
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,12 +16,13 @@ import (
 // a client may ask for.
 const loadedMessages = 200
 
-// storeTimeout bounds one operation of the store. Such an operation is not cut short by whoever asked for it: it would
-// not be known whether it was done.
+// storeTimeout bounds one operation of the store.
 const storeTimeout = 10 * time.Second
 
-func storeContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+// storeContext is for one operation of the store. Such an operation is not cut short by whoever asked for it: it would
+// not be known whether it was done. It ends with its timeout, or with the deadline of a shutdown.
+func (m *Manager) storeContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(m.storing, storeTimeout)
 }
 
 // storageError is what a client is told of a store that could not do its work.
@@ -55,8 +57,10 @@ type Manager struct {
 	models Models
 	log    *slog.Logger
 
-	ctx    context.Context // ends when turns are forced to
-	cancel context.CancelCauseFunc
+	ctx     context.Context // ends when turns are forced to
+	cancel  context.CancelCauseFunc
+	storing context.Context // ends when nothing more is to be stored
+	giveUp  context.CancelFunc
 
 	mu       sync.Mutex // guards the fields below
 	sessions map[string]*slot
@@ -85,6 +89,7 @@ func NewManager(cfg Config, store chat.Store, models Models, log *slog.Logger) *
 		sessions: make(map[string]*slot), finished: make(chan struct{}),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
+	m.storing, m.giveUp = context.WithCancel(context.Background())
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
 	m.cleanup.Go(func() { m.runCleanup(ctx) })
@@ -93,7 +98,7 @@ func NewManager(cfg Config, store chat.Store, models Models, log *slog.Logger) *
 
 // Create makes a session of the user's, stores it and holds it for the caller. An empty model means the default; an
 // unknown one is model_not_found.
-func (m *Manager) Create(ctx context.Context, userID, model string, metadata map[string]string) (*Session, error) {
+func (m *Manager) Create(userID, model string, metadata map[string]string) (*Session, error) {
 	if model == "" {
 		model = m.models.Default()
 	}
@@ -106,7 +111,7 @@ func (m *Manager) Create(ctx context.Context, userID, model string, metadata map
 		CreatedAt: now, LastActiveAt: now, Metadata: metadata,
 	}, nil, false)
 	s.holds = 1
-	ctx, cancel := storeContext(ctx)
+	ctx, cancel := m.storeContext()
 	defer cancel()
 	if err := m.store.CreateSession(ctx, s); err != nil {
 		return nil, storageError(err)
@@ -132,7 +137,7 @@ func (m *Manager) Open(ctx context.Context, id string, may func(*chat.Session) b
 		}
 		m.mu.Unlock()
 		if !ok {
-			m.load(ctx, id, place)
+			m.load(id, place)
 		}
 		select {
 		case <-place.ready:
@@ -182,8 +187,8 @@ func (m *Manager) hold(id string, place *slot) bool {
 	return true
 }
 
-func (m *Manager) load(ctx context.Context, id string, place *slot) {
-	s, err := m.read(ctx, id)
+func (m *Manager) load(id string, place *slot) {
+	s, err := m.read(id)
 	m.mu.Lock()
 	place.session, place.err = s, err
 	if err != nil || s.record.Status == chat.SessionStatusEnded {
@@ -194,8 +199,8 @@ func (m *Manager) load(ctx context.Context, id string, place *slot) {
 	m.checkThreshold()
 }
 
-func (m *Manager) read(ctx context.Context, id string) (*Session, error) {
-	ctx, cancel := storeContext(ctx)
+func (m *Manager) read(id string) (*Session, error) {
+	ctx, cancel := m.storeContext()
 	defer cancel()
 	record, err := m.store.Session(ctx, id)
 	switch {
@@ -224,8 +229,8 @@ func (m *Manager) read(ctx context.Context, id string) (*Session, error) {
 	return newSession(m, record, stored, older), nil
 }
 
-// closeInterrupted gives each response that the server went down under its end, and the last question that got none
-// an empty one, so that it can be retried.
+// closeInterrupted gives each response that the server went down under its end, and each question that got none an
+// empty one, so that it can be retried.
 func (m *Manager) closeInterrupted(ctx context.Context, id string, stored []chat.Message) ([]chat.Message, error) {
 	known := make(map[string]bool, len(stored))
 	for i := range stored {
@@ -238,21 +243,20 @@ func (m *Manager) closeInterrupted(ctx context.Context, id string, stored []chat
 			return nil, storageError(fmt.Errorf("close an interrupted response: %w", err))
 		}
 	}
-	if len(stored) == 0 {
-		return stored, nil
+	for _, question := range slices.Clone(stored) {
+		if question.AnswerID == "" || known[question.AnswerID] {
+			continue
+		}
+		answer := chat.Message{
+			ID: question.AnswerID, N: stored[len(stored)-1].N + 1, Role: chat.RoleAssistant,
+			Status: chat.StatusInterrupted, CreatedAt: chat.Now(), ReplyTo: question.ID,
+		}
+		if err := m.store.InsertMessage(ctx, id, answer); err != nil {
+			return nil, storageError(fmt.Errorf("close an unanswered question: %w", err))
+		}
+		stored = append(stored, answer)
 	}
-	last := stored[len(stored)-1]
-	if last.Role != chat.RoleUser || last.AnswerID == "" || known[last.AnswerID] {
-		return stored, nil
-	}
-	answer := chat.Message{
-		ID: last.AnswerID, N: last.N + 1, Role: chat.RoleAssistant, Status: chat.StatusInterrupted,
-		CreatedAt: chat.Now(), ReplyTo: last.ID,
-	}
-	if err := m.store.InsertMessage(ctx, id, answer); err != nil {
-		return nil, storageError(fmt.Errorf("close an unanswered question: %w", err))
-	}
-	return append(stored, answer), nil
+	return stored, nil
 }
 
 // remove takes a session out of memory, whoever still reads it.
@@ -313,25 +317,33 @@ func (m *Manager) StopTurns() {
 	}
 }
 
-// Drain waits until the last turn has ended. When ctx ends before, it interrupts those that are left, waits until
-// their text is stored, and returns how many they were. [Manager.StopTurns] comes before it.
-func (m *Manager) Drain(ctx context.Context) (forced int) {
+// Drain waits until the last turn has ended. When soft ends before, it interrupts those that are left and waits until
+// their text is stored; when hard ends too, nothing is stored any more. It returns how many were interrupted.
+// [Manager.StopTurns] comes before it.
+func (m *Manager) Drain(soft, hard context.Context) (interrupted int) {
 	select {
 	case <-m.finished:
 		return 0
-	case <-ctx.Done():
+	case <-soft.Done():
 	}
-	forced = m.Running()
+	interrupted = m.Running()
 	m.cancel(errShutdown)
-	<-m.finished
-	return forced
+	select {
+	case <-m.finished:
+	case <-hard.Done():
+		m.giveUp()
+	}
+	return interrupted
 }
 
-// Close ends the cleanup, and the turns that are left.
-func (m *Manager) Close() {
+// Close ends the turns that are left and the cleanup, and waits for them as long as ctx lasts. Nothing is stored
+// afterwards.
+func (m *Manager) Close(ctx context.Context) error {
 	m.StopTurns()
 	m.cancel(errShutdown)
-	<-m.finished
+	err := await(ctx, m.finished)
+	m.giveUp()
 	m.stop()
 	m.cleanup.Wait()
+	return err
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 
 	"github.com/parley-chat/parley/chat"
 )
@@ -38,8 +39,9 @@ func (s *Session) RequestHelp(ctx context.Context, reason string) error {
 	})
 }
 
-// Join has an agent take the session over: from now on no model answers. It settles a request for help. Where the
-// agent holds the session already, nothing happens; where another does, it is takeover_conflict.
+// Join has an agent take the session over: from now on no model answers; a response in progress goes on to its end. It
+// settles a request for help. Where the agent holds the session already, nothing happens; where another does, it is
+// takeover_conflict.
 func (s *Session) Join(ctx context.Context, agent chat.Author) error {
 	var conflict error
 	err := s.updateRecord(ctx, func(r *chat.Session) []chat.EventBody {
@@ -57,58 +59,67 @@ func (s *Session) Join(ctx context.Context, agent chat.Author) error {
 		}
 		return events
 	})
-	if err != nil {
+	return errors.Join(err, conflict)
+}
+
+// LeaveAgent ends the agent's takeover, if it has one, unless it is wanted: that is asked when no other change of the
+// record is under way. The takeover ends even where that cannot be stored, of which the error tells: a takeover in the
+// store counts for nothing when the session is loaded.
+func (s *Session) LeaveAgent(ctx context.Context, agentID string, wanted func() bool) error {
+	if err := s.lockRecord(ctx); err != nil {
 		return err
 	}
-	return conflict
+	defer s.unlockRecord()
+	draft := s.Record()
+	if draft.AssistedBy == nil || draft.AssistedBy.ID != agentID || wanted() {
+		return nil
+	}
+	agent := *draft.AssistedBy
+	draft.AssistedBy, draft.LastActiveAt = nil, chat.Now()
+	err := s.storeRecord(&draft)
+	s.publish(draft, chat.AgentLeft{Author: agent})
+	return err
 }
 
-// LeaveAgent ends the agent's takeover, if it has one.
-func (s *Session) LeaveAgent(ctx context.Context, agentID string) error {
-	return s.updateRecord(ctx, func(r *chat.Session) []chat.EventBody {
-		if r.AssistedBy == nil || r.AssistedBy.ID != agentID {
-			return nil
-		}
-		agent := *r.AssistedBy
-		r.AssistedBy = nil
-		return []chat.EventBody{chat.AgentLeft{Author: agent}}
-	})
-}
-
-// updateRecord lets edit change the record, stores it, and then appends the events that edit gave. Where storing
-// fails the record is as before. No events: nothing changed, nothing is stored.
+// updateRecord lets edit change a draft of the record, stores it, and then shows it, with the events that edit gave.
+// Where storing fails nothing changes. No events: nothing is stored.
 func (s *Session) updateRecord(ctx context.Context, edit func(*chat.Session) []chat.EventBody) error {
 	if err := s.lockRecord(ctx); err != nil {
 		return err
 	}
 	defer s.unlockRecord()
-
-	s.mu.Lock()
-	if err := s.usable(); err != nil {
-		s.mu.Unlock()
+	draft, err := s.draft()
+	if err != nil {
 		return err
 	}
-	before := s.record
-	events := edit(&s.record)
-	if len(events) > 0 {
-		s.record.LastActiveAt = chat.Now()
-	}
-	s.mu.Unlock()
+	events := edit(&draft)
 	if len(events) == 0 {
 		return nil
 	}
-	if err := s.storeRecord(ctx); err != nil {
-		s.mu.Lock()
-		s.record = before
-		s.mu.Unlock()
+	draft.LastActiveAt = chat.Now()
+	if err := s.storeRecord(&draft); err != nil {
 		return err
 	}
+	s.publish(draft, events...)
+	return nil
+}
+
+// draft copies the record of a session that can still be changed.
+func (s *Session) draft() (chat.Session, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.record, s.usable()
+}
+
+// publish makes the draft the record and appends what happened to the log. The record's gate is held.
+func (s *Session) publish(draft chat.Session, events ...chat.EventBody) {
 	s.change(func() {
+		s.record = draft
 		for _, body := range events {
 			s.log.addOther(body)
 		}
+		s.dropEndedLog()
 	})
-	return nil
 }
 
 // lockRecord waits until no other change of the record is under way.
@@ -123,11 +134,11 @@ func (s *Session) lockRecord(ctx context.Context) error {
 
 func (s *Session) unlockRecord() { <-s.recordGate }
 
-// storeRecord stores the record as it is. The record's gate is held.
-func (s *Session) storeRecord(ctx context.Context) error {
-	ctx, cancel := storeContext(ctx)
+// storeRecord stores a draft of the record. The record's gate is held.
+func (s *Session) storeRecord(draft *chat.Session) error {
+	ctx, cancel := s.manager.storeContext()
 	defer cancel()
-	if err := s.manager.store.UpdateSession(ctx, s); err != nil {
+	if err := s.manager.store.UpdateSession(ctx, draft); err != nil {
 		return storageError(err)
 	}
 	return nil
@@ -139,28 +150,26 @@ func (s *Session) touch(ctx context.Context) error {
 		return err
 	}
 	defer s.unlockRecord()
-	s.mu.Lock()
-	s.record.LastActiveAt = chat.Now()
-	ended := s.record.Status == chat.SessionStatusEnded
-	s.mu.Unlock()
-	if ended {
+	draft := s.Record()
+	if draft.Status == chat.SessionStatusEnded {
 		return nil
 	}
-	return s.storeRecord(ctx)
+	draft.LastActiveAt = chat.Now()
+	if err := s.storeRecord(&draft); err != nil {
+		return err
+	}
+	s.publish(draft)
+	return nil
 }
 
 // End ends the session for good. A response in progress is cancelled first; its text is kept. Where the end cannot be
 // stored the session goes on.
 func (s *Session) End(ctx context.Context, reason chat.EndReason) error {
-	s.mu.Lock()
-	if err := s.usable(); err != nil {
-		s.mu.Unlock()
+	pending, err := s.beginEnd()
+	if err != nil {
 		return err
 	}
-	s.ending = true
-	s.mu.Unlock()
-
-	err := s.end(ctx, reason)
+	err = s.end(ctx, reason, pending)
 	s.mu.Lock()
 	s.ending = false
 	s.mu.Unlock()
@@ -171,28 +180,42 @@ func (s *Session) End(ctx context.Context, reason chat.EndReason) error {
 	return nil
 }
 
-func (s *Session) end(ctx context.Context, reason chat.EndReason) error {
-	if err := s.stopTurn(ctx, errCancelled); err != nil {
-		return err
+// beginEnd lets nothing begin any more, cancels the response in progress, and gives what is to be waited for before
+// the last event.
+func (s *Session) beginEnd() (pending []<-chan struct{}, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.usable(); err != nil {
+		return nil, err
+	}
+	s.ending = true
+	for _, sub := range s.submissions {
+		pending = append(pending, sub.done)
+	}
+	if s.turn != nil {
+		s.turn.cancel(errCancelled)
+		pending = append(pending, s.turn.done)
+	}
+	return pending, nil
+}
+
+func (s *Session) end(ctx context.Context, reason chat.EndReason, pending []<-chan struct{}) error {
+	for _, done := range pending {
+		if err := await(ctx, done); err != nil {
+			return err
+		}
 	}
 	if err := s.lockRecord(ctx); err != nil {
 		return err
 	}
 	defer s.unlockRecord()
-	s.mu.Lock()
-	before := s.record
-	s.record.Status, s.record.EndReason = chat.SessionStatusEnded, reason
-	s.record.AssistedBy, s.record.LastActiveAt = nil, chat.Now()
-	s.mu.Unlock()
-	if err := s.storeRecord(ctx); err != nil {
-		s.mu.Lock()
-		s.record = before
-		s.mu.Unlock()
+	draft := s.Record()
+	draft.Status, draft.EndReason = chat.SessionStatusEnded, reason
+	draft.AssistedBy, draft.LastActiveAt = nil, chat.Now()
+	// Stale: an earlier attempt has ended it in the store, and its answer was lost.
+	if err := s.storeRecord(&draft); err != nil && !errors.Is(err, chat.ErrStale) {
 		return err
 	}
-	s.change(func() {
-		s.log.addOther(chat.SessionEnded{Reason: reason})
-		s.dropEndedLog()
-	})
+	s.publish(draft, chat.SessionEnded{Reason: reason})
 	return nil
 }

@@ -76,6 +76,13 @@ func (s *Session) Record() chat.Session {
 	return s.record
 }
 
+// Hold keeps the session in memory once more, for one who has it already.
+func (s *Session) Hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holds++
+}
+
 // Release gives the session back: as far as the caller is concerned it may leave memory.
 func (s *Session) Release() {
 	s.mu.Lock()
@@ -173,7 +180,9 @@ func (s *Session) Notify(wake func()) (stop func()) {
 // be bound to it. The lock is held.
 func (s *Session) dropEndedLog() {
 	if s.record.Status == chat.SessionStatusEnded && len(s.wakers) == 0 {
-		s.log = eventLog{end: s.log.end}
+		end := s.log.end
+		s.log = newEventLog()
+		s.log.end = end
 	}
 }
 

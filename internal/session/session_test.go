@@ -18,7 +18,7 @@ import (
 func TestTurnIsStoredAndStreamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(time.Second, "Hel", "lo, ", "Alice")}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		r := newReader(t, s)
 		send(t, s, "q1", "hi")
@@ -51,7 +51,7 @@ func TestSecondTurnKnowsTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &model{answer: says(0, "blue")}
 		h := newHouse(t, storetest.NewMemory(), m, func(c *session.Config) { c.SystemPrompt = "be brief" })
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		send(t, s, "q1", "my colour is blue")
 		synctest.Wait()
@@ -71,7 +71,7 @@ func TestSecondTurnKnowsTheFirst(t *testing.T) {
 func TestTurnOutlivesEveryReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(time.Second, "a", "b")}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		if _, err := s.Send(ctx, alice, chat.RoleUser, chat.SendMessage{MessageID: "q", Text: "hi"}); err != nil {
@@ -106,7 +106,7 @@ func TestEndingsOfATurn(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHouse(t, storetest.NewMemory(), test.model, nil)
-				defer h.Close()
+				defer h.close(t)
 				s := h.create(t)
 				r := newReader(t, s)
 				send(t, s, "q", "hi")
@@ -134,7 +134,7 @@ func TestEndingsOfATurn(t *testing.T) {
 func TestR08_2_TimeoutCancelsTheRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: hangs}, func(c *session.Config) { c.StreamTimeout = 7 * time.Second })
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		start := time.Now()
 		send(t, s, "q", "hi")
@@ -154,7 +154,7 @@ func TestR08_2_TimeoutCancelsTheRequest(t *testing.T) {
 func TestCancelKeepsTheText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: hangs}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		r := newReader(t, s)
 		s.Cancel("") // nothing in progress: nothing
@@ -178,10 +178,11 @@ func TestOneTurnAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &model{answer: hangs}
 		h := newHouse(t, storetest.NewMemory(), m, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		r := newReader(t, s)
 		send(t, s, "q1", "hi")
+		synctest.Wait()
 		_, err := s.Send(t.Context(), alice, chat.RoleUser, chat.SendMessage{MessageID: "q2", Text: "hello?"})
 		if code(err) != chat.CodeResponseInProgress {
 			t.Errorf("a second message gives %v", err)
@@ -212,7 +213,7 @@ func TestSameSubmissionTwice(t *testing.T) {
 			return nil
 		}
 		h := newHouse(t, store, m, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -262,7 +263,7 @@ func TestUnstoredMessageIsNotShown(t *testing.T) {
 			return nil
 		}
 		h := newHouse(t, store, m, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		r := newReader(t, s)
 		down = true
@@ -288,7 +289,7 @@ func TestLostAnswerOfTheStoreIsNoSecondMessage(t *testing.T) {
 		m := &model{answer: says(0, "yes")}
 		store := storetest.NewMemory()
 		h := newHouse(t, store, m, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		// As if an insert had been done and its answer lost.
 		stored := chat.Message{ID: "q", N: 1, Role: chat.RoleUser, Text: "hi", Status: chat.StatusComplete, Author: &alice, AnswerID: "A"}
@@ -309,7 +310,7 @@ func TestRetryReplacesTheAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &model{answer: says(0, "yes")}
 		h := newHouse(t, storetest.NewMemory(), m, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		if err := s.Retry(t.Context(), false); code(err) != chat.CodeInvalidRequest {
 			t.Errorf("a retry of nothing gives %v", err)
@@ -341,7 +342,7 @@ func TestEditReplacesTheLastMessageOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &model{answer: says(0, "yes")}
 		h := newHouse(t, storetest.NewMemory(), m, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		send(t, s, "q1", "one")
 		synctest.Wait()
@@ -368,7 +369,7 @@ func TestEditReplacesTheLastMessageOnly(t *testing.T) {
 func TestEndedSessionLeavesMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: hangs}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		r := newReader(t, s)
 		stop := s.Notify(func() {})
@@ -410,7 +411,7 @@ func TestEndedSessionLeavesMemory(t *testing.T) {
 func TestIdleSessionLeavesMemoryAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(0, "yes")}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		send(t, s, "q", "hi")
 		time.Sleep(time.Hour)
@@ -446,7 +447,7 @@ func TestIdleSessionLeavesMemoryAndComesBack(t *testing.T) {
 func TestStrangerIsNotFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		_, known := h.Open(t.Context(), s.ID(), func(r *chat.Session) bool { return r.UserID == "bob" })
 		_, unknown := h.Open(t.Context(), "nonsense", anybody)
@@ -460,7 +461,7 @@ func TestServerThatWentDownUnderAResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := storetest.NewMemory()
 		h := newHouse(t, store, &model{answer: says(0, "yes")}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		defer s.Release()
 		for _, m := range []chat.Message{
@@ -473,7 +474,7 @@ func TestServerThatWentDownUnderAResponse(t *testing.T) {
 			}
 		}
 		next := newHouse(t, store, &model{answer: says(0, "yes")}, nil)
-		defer next.Close()
+		defer next.close(t)
 		again, err := next.Open(t.Context(), s.ID(), anybody)
 		if err != nil {
 			t.Fatal(err)
@@ -500,7 +501,7 @@ func TestServerThatWentDownUnderAResponse(t *testing.T) {
 func TestDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(10*time.Second, "a", "b", "c")}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		r := newReader(t, s)
 		send(t, s, "q", "hi")
@@ -512,7 +513,7 @@ func TestDrain(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 		defer cancel()
-		if forced := h.Drain(ctx); forced != 1 {
+		if forced := h.Drain(ctx, t.Context()); forced != 1 {
 			t.Errorf("%d turns were forced", forced)
 		}
 		r.drain(t, s)
@@ -529,7 +530,7 @@ func TestDrain(t *testing.T) {
 func TestCheckpointSurvivesACrash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(300*time.Millisecond, "a", "b", "c", "d", "e", "f", "g", "h")}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		r := newReader(t, s)
 		send(t, s, "q", "hi")
@@ -545,7 +546,7 @@ func TestCheckpointSurvivesACrash(t *testing.T) {
 func TestFinishedMessageGivesUpItsDeltas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(time.Second, "a", "b", "c", "d")}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		r := newReader(t, s)
 		send(t, s, "q", "hi")
@@ -566,7 +567,7 @@ func TestFinishedMessageGivesUpItsDeltas(t *testing.T) {
 func TestFollowYieldsEverythingOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(time.Millisecond, strings.Split(strings.Repeat("word ", 200), "r")...)}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -595,7 +596,7 @@ func TestFollowYieldsEverythingOnce(t *testing.T) {
 func TestAfterBeyondTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		_, opened, _ := s.Attach(nil, "", 0)
 		if _, _, err := s.Attach(new(int64(1)), opened.Epoch, 0); code(err) != chat.CodeInvalidMessage {
@@ -610,7 +611,7 @@ func TestAfterBeyondTheEnd(t *testing.T) {
 func TestResponseInProgressComesWithAnyHistory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(time.Second, "a", "b", "c")}, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		send(t, s, "q", "hi")
 		time.Sleep(1500 * time.Millisecond)
@@ -633,7 +634,7 @@ func TestTakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &model{answer: says(0, "yes")}
 		h := newHouse(t, storetest.NewMemory(), m, nil)
-		defer h.Close()
+		defer h.close(t)
 		s := h.create(t)
 		r := newReader(t, s)
 		agent := chat.Author{ID: "agent", Name: "Ann"}
@@ -657,7 +658,7 @@ func TestTakeover(t *testing.T) {
 		if len(m.calls()) != 0 {
 			t.Error("the model answered a session that an agent holds")
 		}
-		if err := s.LeaveAgent(t.Context(), agent.ID); err != nil {
+		if err := s.LeaveAgent(t.Context(), agent.ID, func() bool { return false }); err != nil {
 			t.Fatal(err)
 		}
 		send(t, s, "q2", "and now?")

@@ -17,71 +17,82 @@ type submission struct{ done chan struct{} }
 // one, marked as a repeat, for the sender alone. The same ID with another text or author is message_conflict.
 func (s *Session) Send(ctx context.Context, author chat.Author, role chat.Role, cmd chat.SendMessage) (*chat.Event, error) {
 	for {
-		again, wait, err := s.trySend(ctx, author, role, cmd)
-		if err != nil || wait == nil {
-			return again, err
+		a, err := s.admit(author, role, cmd)
+		switch {
+		case err != nil || a.again != nil:
+			return a.again, err
+		case a.wait == nil:
+			return s.submit(a.message, a.turn, a.submission)
 		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if err := await(ctx, a.wait); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// trySend sends the message, or tells what to wait for before trying again.
-func (s *Session) trySend(
-	ctx context.Context, author chat.Author, role chat.Role, cmd chat.SendMessage,
-) (again *chat.Event, wait <-chan struct{}, err error) {
+// await waits for something to be done, as long as ctx lasts.
+func await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// admission is what becomes of a message that somebody sends: it is there already, or has to wait and be tried again,
+// or is to be submitted.
+type admission struct {
+	again *chat.Event
+	wait  <-chan struct{}
+
+	message    chat.Message
+	turn       *turn // which will answer it; nil: none will
+	submission *submission
+}
+
+// admit decides on a message, and reserves what it needs.
+func (s *Session) admit(author chat.Author, role chat.Role, cmd chat.SendMessage) (a admission, err error) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
-		s.mu.Unlock()
-		return nil, nil, err
+		return a, err
 	}
 	if held, ok := s.log.messages[cmd.MessageID]; ok {
-		m, seq := held.snapshot(), held.seq
-		s.mu.Unlock()
-		again, err := s.repeat(&m, seq, author, cmd.Text)
-		return again, nil, err
+		m := held.snapshot()
+		a.again, err = s.repeat(&m, held.seq, author, cmd.Text)
+		return a, err
 	}
 	if sub, ok := s.submissions[cmd.MessageID]; ok {
-		s.mu.Unlock()
-		return nil, sub.done, nil
+		return admission{wait: sub.done}, nil
 	}
 	if err := s.checkReplaced(cmd.Replaces, author.ID); err != nil {
-		s.mu.Unlock()
-		return nil, nil, err
+		return a, err
 	}
 	answered := role == chat.RoleUser && s.record.AssistedBy == nil
 	if answered {
-		if wait, err := s.makeRoom(cmd.Interrupt); wait != nil || err != nil {
-			s.mu.Unlock()
-			return nil, wait, err
+		if a.wait, err = s.makeRoom(cmd.Interrupt); a.wait != nil || err != nil {
+			return a, err
 		}
 	}
-	m := chat.Message{
+	a.message = chat.Message{
 		ID: cmd.MessageID, N: s.takeN(), Role: role, Text: cmd.Text, Status: chat.StatusComplete,
 		CreatedAt: chat.Now(), Author: &author, Replaces: cmd.Replaces,
 	}
-	var t *turn
 	if answered {
-		if t, err = s.reserveTurn(m.ID, ""); err != nil {
-			s.mu.Unlock()
-			return nil, nil, err
+		if a.turn, err = s.reserveTurn(cmd.MessageID, ""); err != nil {
+			return a, err
 		}
-		m.AnswerID = t.answer.ID
+		a.message.AnswerID = a.turn.answer.ID
 	}
-	sub := &submission{done: make(chan struct{})}
-	s.submissions[m.ID] = sub
-	s.mu.Unlock()
-
-	again, err = s.submit(ctx, m, t, sub)
-	return again, nil, err
+	a.submission = &submission{done: make(chan struct{})}
+	s.submissions[cmd.MessageID] = a.submission
+	return a, nil
 }
 
 // submit stores the message, publishes it and starts the turn that was reserved for it, if any.
-func (s *Session) submit(ctx context.Context, m chat.Message, t *turn, sub *submission) (again *chat.Event, err error) {
-	stored, err := s.insert(ctx, m)
+func (s *Session) submit(m chat.Message, t *turn, sub *submission) (again *chat.Event, err error) {
+	stored, err := s.insert(m)
 	older := err == nil && stored.N < s.oldestN
 	if older {
 		again, err = s.repeat(&stored, stored.N, *m.Author, m.Text)
@@ -89,28 +100,31 @@ func (s *Session) submit(ctx context.Context, m chat.Message, t *turn, sub *subm
 	s.change(func() {
 		delete(s.submissions, m.ID)
 		close(sub.done)
-		publish := err == nil && !older
-		if publish {
-			s.log.addMessage(stored)
-		}
-		switch {
-		case t == nil:
-		case publish && !s.ending:
-			if stored.AnswerID != "" {
-				t.answer.ID = stored.AnswerID // an earlier attempt's promise
+		if err != nil || older {
+			if t != nil {
+				s.abandonTurn(t)
 			}
-			s.startTurn(t)
-		default:
-			s.abandonTurn(t)
+			return
 		}
+		s.log.addMessage(stored)
+		if t == nil {
+			return
+		}
+		if stored.AnswerID != "" {
+			t.answer.ID = stored.AnswerID // an earlier attempt's promise
+		}
+		if s.ending || s.record.AssistedBy != nil {
+			t.cancel(errCancelled) // meanwhile; the answer that is owed is an empty one
+		}
+		s.startTurn(t)
 	})
 	return again, err
 }
 
 // insert stores a user's or agent's message. One that is stored already, by an attempt whose answer was lost or in an
 // earlier life of the session, is returned as it is stored.
-func (s *Session) insert(ctx context.Context, m chat.Message) (chat.Message, error) {
-	ctx, cancel := storeContext(ctx)
+func (s *Session) insert(m chat.Message) (chat.Message, error) {
+	ctx, cancel := s.manager.storeContext()
 	defer cancel()
 	err := s.manager.store.InsertMessage(ctx, s.id, m)
 	if err == nil {
@@ -195,10 +209,8 @@ func (s *Session) Retry(ctx context.Context, interrupt bool) error {
 		if err != nil || wait == nil {
 			return err
 		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if err := await(ctx, wait); err != nil {
+			return err
 		}
 	}
 }

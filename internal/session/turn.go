@@ -78,23 +78,6 @@ func (s *Session) Cancel(messageID string) {
 	}
 }
 
-// stopTurn cancels the response in progress, if any, and waits for its end.
-func (s *Session) stopTurn(ctx context.Context, cause error) error {
-	s.mu.RLock()
-	t := s.turn
-	s.mu.RUnlock()
-	if t == nil {
-		return nil
-	}
-	t.cancel(cause)
-	select {
-	case <-t.done:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 func (t *turn) run() {
 	defer t.session.manager.endTurn()
 	defer t.session.Release()
@@ -123,7 +106,13 @@ func (t *turn) stream() error {
 		Model:     t.answer.Model,
 		Messages:  llm.Prompt(s.manager.cfg.SystemPrompt, history, s.manager.cfg.HistoryTokens),
 	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause // before anybody was asked
+	}
 	for chunk, err := range s.manager.models.Stream(ctx, request) {
+		if chunk.Provider != "" {
+			t.answeredBy(chunk.Provider)
+		}
 		switch cause := context.Cause(ctx); {
 		case t.finish != "" && (cause != nil || err != nil):
 			return nil // the answer is whole; only its usage is not known
@@ -151,16 +140,13 @@ func (t *turn) take(c chat.Chunk) {
 	if c.Usage != nil {
 		t.usage = c.Usage
 	}
-	if c.Text == "" && c.Reasoning == "" && c.Provider == "" {
+	if c.Text == "" && c.Reasoning == "" {
 		return
 	}
-	if t.firstToken == 0 && (c.Text != "" || c.Reasoning != "") {
+	if t.firstToken == 0 {
 		t.firstToken = time.Since(t.started)
 	}
 	t.session.change(func() {
-		if c.Provider != "" {
-			t.msg.Provider = c.Provider
-		}
 		for part := range split(c.Reasoning) {
 			t.session.log.addDelta(t.msg, chat.DeltaReasoning, part)
 		}
@@ -168,6 +154,12 @@ func (t *turn) take(c chat.Chunk) {
 			t.session.log.addDelta(t.msg, chat.DeltaText, part)
 		}
 	})
+}
+
+func (t *turn) answeredBy(provider string) {
+	t.session.mu.Lock()
+	defer t.session.mu.Unlock()
+	t.msg.Provider = provider
 }
 
 // split cuts text into pieces of at most maxDelta bytes, between characters.
@@ -193,35 +185,26 @@ func split(text string) func(yield func(string) bool) {
 // the store has the response.
 func (t *turn) save(stop <-chan struct{}) (inserted bool) {
 	s := t.session
-	ctx, cancel := storeContext(t.ctx)
-	err := s.manager.store.InsertMessage(ctx, s.id, t.answer)
-	cancel()
-	if err != nil {
-		t.log().Warn("storing the beginning of a response failed", "error", err)
-		return false
-	}
+	m, saved := t.answer, 0
 	ticker := time.NewTicker(s.manager.cfg.CheckpointInterval)
 	defer ticker.Stop()
-	saved := 0
 	for {
+		if size := len(m.Text) + len(m.Reasoning); !inserted || size > saved {
+			switch err := t.store(m, inserted); {
+			case err != nil:
+				t.log().Warn("storing a response in progress failed", "error", err)
+			default:
+				inserted, saved = true, size
+			}
+		}
 		select {
 		case <-stop:
-			return true
+			return inserted
 		case <-ticker.C:
 		}
 		s.mu.RLock()
-		m := t.msg.snapshot()
+		m = t.msg.snapshot()
 		s.mu.RUnlock()
-		if size := len(m.Text) + len(m.Reasoning); size > saved {
-			ctx, cancel := storeContext(t.ctx)
-			err := s.manager.store.UpdateMessage(ctx, s.id, m)
-			cancel()
-			if err != nil {
-				t.log().Warn("storing a response in progress failed", "error", err)
-				continue
-			}
-			saved = size
-		}
 	}
 }
 
@@ -250,17 +233,18 @@ func (t *turn) complete(err error, inserted bool) {
 	}
 }
 
-func (t *turn) store(final chat.Message, inserted bool) error {
-	ctx, cancel := storeContext(t.ctx)
+// store stores the response as m, inserting it where that was not done yet.
+func (t *turn) store(m chat.Message, inserted bool) error {
+	ctx, cancel := t.session.manager.storeContext()
 	defer cancel()
 	store := t.session.manager.store
 	if !inserted {
-		// The beginning's insert failed; but it may have been done although its answer was lost.
-		if err := store.InsertMessage(ctx, t.session.id, final); !errors.Is(err, chat.ErrExists) {
+		// Where it exists, an earlier attempt was done although its answer was lost.
+		if err := store.InsertMessage(ctx, t.session.id, m); !errors.Is(err, chat.ErrExists) {
 			return err
 		}
 	}
-	return store.UpdateMessage(ctx, t.session.id, final)
+	return store.UpdateMessage(ctx, t.session.id, m)
 }
 
 // outcome says how a response ends for which the stream ended with err.

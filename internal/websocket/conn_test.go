@@ -75,9 +75,9 @@ func newHouse() *house {
 }
 
 func (h *house) close() {
-	h.router.Close()
+	h.router.Close(context.Background())
 	h.Wait()
-	h.sessions.Close()
+	_ = h.sessions.Close(context.Background())
 }
 
 // peer is the client's end of a connection. It is a pipe, so nothing is written that the peer does not read.

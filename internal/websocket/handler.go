@@ -6,6 +6,7 @@ package websocket
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"log/slog"
 	"net"
 	"net/http"
@@ -46,8 +47,8 @@ type Origins interface {
 
 // Config is how connections behave. All are positive.
 type Config struct {
-	MaxMessageBytes int           // of one message, all its fragments together
-	PingInterval    time.Duration // without word from the client
+	MaxMessageBytes int // of one message, all its fragments together
+	PingInterval    time.Duration
 	PongTimeout     time.Duration
 	WriteTimeout    time.Duration // without progress: a reader that takes nothing for so long is closed
 }
@@ -78,6 +79,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		shown := chat.AsError(err)
 		h.log.Info("connection refused", "code", shown.Code, "address", r.RemoteAddr, "error", err)
+		w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455 §4.4: what would be understood
 		wire.WriteProblem(w, shown)
 		return
 	}
@@ -121,19 +123,25 @@ func (h *Handler) admit(r *http.Request) (*router.Connection, error) {
 func checkHandshake(r *http.Request) error {
 	invalid := func(message string) error { return chat.NewError(chat.CodeInvalidRequest, message) }
 	switch {
-	case r.Method != http.MethodGet || r.ProtoMajor != 1:
+	case r.Method != http.MethodGet || r.ProtoMajor != 1 || !r.ProtoAtLeast(1, 1):
 		return invalid("a WebSocket opens with a GET request of HTTP/1.1")
 	case !hasToken(r.Header, "Connection", "upgrade") || !hasToken(r.Header, "Upgrade", "websocket"):
 		return invalid("this address speaks WebSocket only")
 	case r.Header.Get("Sec-WebSocket-Version") != "13":
 		return invalid("only version 13 of the WebSocket protocol is spoken here")
-	case len(r.Header.Get("Sec-WebSocket-Key")) != 24: // 16 bytes in base64
+	case !isKey(r.Header.Get("Sec-WebSocket-Key")):
 		return invalid("Sec-WebSocket-Key is missing or malformed")
 	}
 	if offered := tokens(r.Header, "Sec-WebSocket-Protocol"); len(offered) > 0 && !slices.Contains(offered, Subprotocol) {
 		return invalid("none of the offered subprotocols is " + Subprotocol)
 	}
 	return nil
+}
+
+// isKey reports whether a Sec-WebSocket-Key is 16 bytes in base64 (RFC 6455 §4.1).
+func isKey(s string) bool {
+	key, err := base64.StdEncoding.DecodeString(s)
+	return err == nil && len(key) == 16
 }
 
 func hasToken(h http.Header, name, token string) bool {
@@ -155,6 +163,9 @@ func tokens(h http.Header, name string) []string {
 
 // upgrade answers the handshake and takes the connection over, with what the client has sent already.
 func (h *Handler) upgrade(w http.ResponseWriter, r *http.Request) (net.Conn, []byte, error) {
+	// checkHandshake has understood these in all the forms that HTTP allows; the codec knows one only.
+	r.Header.Set("Connection", "Upgrade")
+	r.Header.Set("Upgrade", "websocket")
 	upgrader := ws.HTTPUpgrader{
 		Timeout:  h.cfg.WriteTimeout,
 		Protocol: func(p string) bool { return p == Subprotocol },

@@ -76,6 +76,7 @@ func (c *conn) readLoop() {
 		case errors.As(err, &wrong):
 			c.log().Info("protocol violation", "code", wrong.code, "reason", wrong.reason)
 			c.Close(wrong.code, wrong.reason)
+			c.goroutines.Wait() // the close frame is out, or cannot be sent
 			c.drainInput()
 			return
 		case err != nil:
@@ -177,6 +178,7 @@ func (c *conn) readPayload(h ws.Header, buf []byte) ([]byte, error) {
 		if _, err := io.ReadFull(&c.in, piece); err != nil {
 			return buf, err
 		}
+		c.hear()
 		ws.Cipher(piece, h.Mask, len(buf)-start)
 		buf = buf[:len(buf)+n]
 		left -= n

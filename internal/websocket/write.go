@@ -1,6 +1,7 @@
 package websocket
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"os"
@@ -15,6 +16,10 @@ import (
 // writeSize is how much one write to the socket carries at the most: frames are gathered up to it, and a larger frame
 // goes out in pieces of it, so that progress can be seen.
 const writeSize = 16 << 10
+
+// tlsWriteSize is the same over TLS, where a write that timed out in its middle cannot go on: what a client has to take
+// within the write timeout.
+const tlsWriteSize = 1 << 10
 
 // outBuffers are for frames on their way out. They may grow a little beyond writeSize, by the last frame.
 var outBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b }}
@@ -133,11 +138,15 @@ func appendFrame(buf []byte, op ws.OpCode, appendPayload func([]byte) []byte) []
 
 // write writes all of p, in pieces, for as long as the client takes something. It returns what it could not write.
 func (c *conn) write(p []byte, closing bool) (rest []byte, err error) {
+	piece := writeSize
+	if _, ok := c.net.(*tls.Conn); ok {
+		piece = tlsWriteSize
+	}
 	for len(p) > 0 {
 		if !closing {
 			c.extendDeadline(time.Now())
 		}
-		n, err := c.net.Write(p[:min(len(p), writeSize)])
+		n, err := c.net.Write(p[:min(len(p), piece)])
 		p = p[n:]
 		if err != nil && (closing || n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			return p, err
@@ -166,7 +175,7 @@ func (c *conn) extendDeadline(now time.Time) {
 // giveUp ends a connection to which rest could not be written. A client that takes nothing is told so, should it begin
 // to read in the time that a close frame has.
 func (c *conn) giveUp(rest []byte, err error) {
-	defer func() { _ = c.net.Close() }()
+	defer func() { _ = c.socket().Close() }()
 	if !errors.Is(err, os.ErrDeadlineExceeded) || c.isClosing() {
 		c.cancel(errClosing)
 		return

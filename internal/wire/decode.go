@@ -16,7 +16,7 @@ const MaxRefLength = 64
 // Frame is a client's frame on its way to a [chat.Command]: [Decode], then [Frame.Validate], then [Frame.Sanitize],
 // then [Frame.Command].
 type Frame struct {
-	Type string
+	Type string // empty where it is none of the protocol's
 	Ref  string
 	Size int // of the frame's text, in bytes
 
@@ -38,7 +38,10 @@ func Decode(data []byte) (*Frame, error) {
 	ref, refErr := f.optionalString("ref", MaxRefLength)
 	f.Ref = ref
 	kind, typeErr := f.optionalString("type", f.Size)
-	f.Type = kind
+	rules, known := frameTypes[kind]
+	if known {
+		f.Type, f.rules = kind, rules
+	}
 	switch {
 	case refErr != nil:
 		return f, refErr
@@ -47,11 +50,9 @@ func Decode(data []byte) (*Frame, error) {
 	case kind == "":
 		return f, chat.InvalidField("type", "a frame needs a type")
 	}
-	rules, known := frameTypes[kind]
 	if !known {
 		return f, chat.NewError(chat.CodeUnknownType, "there is no frame of this type")
 	}
-	f.rules = rules
 	return f, nil
 }
 

@@ -128,6 +128,14 @@ func TestRefIsKeptForTheAnswerToABadFrame(t *testing.T) {
 	}
 }
 
+func TestTypeThatIsNoneIsNotKept(t *testing.T) {
+	for _, data := range []string{`{"type":"my secret"}`, `{"type":"my secret","ref":1}`} {
+		if f, err := wire.Decode([]byte(data)); err == nil || f.Type != "" {
+			t.Errorf("%s has the type %q (%v), which a log would tell", data, f.Type, err)
+		}
+	}
+}
+
 func TestLoneSurrogateBecomesReplacementCharacter(t *testing.T) {
 	cmd, err := accept(`{"type":"message.send","message_id":"a","text":"x\ud800y"}`)
 	if err != nil || cmd.(chat.SendMessage).Text != "x\uFFFDy" {

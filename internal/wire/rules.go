@@ -3,6 +3,8 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -308,9 +310,10 @@ func cleanTitle(_ string, value any) (any, error) {
 }
 
 func cleanMetadata(_ string, value any) (any, error) {
-	cleaned := make(map[string]string)
-	for k, v := range value.(map[string]string) {
-		cleaned[chat.CleanLine(k)] = chat.CleanText(v)
+	given := value.(map[string]string)
+	cleaned := make(map[string]string, len(given))
+	for _, k := range slices.Sorted(maps.Keys(given)) { // so that of names that become the same the last one wins
+		cleaned[chat.CleanLine(k)] = chat.CleanText(given[k])
 	}
 	return cleaned, nil
 }

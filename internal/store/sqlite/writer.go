@@ -15,8 +15,8 @@ type write struct {
 }
 
 // submit has the write loop apply a change, and returns once it is durable or has failed. If ctx ends before the
-// loop has taken the change, it is not done. Once taken it is done, and the answer tells how it went, whatever
-// becomes of ctx.
+// loop has taken the change, it is not done. Once taken it is done, whatever becomes of ctx; but a caller whose ctx ends
+// is not kept waiting for a disk that hangs, and does not learn how it went.
 //
 // apply runs inside a transaction that it shares with others: an error undoes its own change alone.
 func (s *Store) submit(ctx context.Context, apply func(*sql.Tx) error) error {
@@ -26,7 +26,12 @@ func (s *Store) submit(ctx context.Context, apply func(*sql.Tx) error) error {
 	w := write{apply: apply, result: make(chan error, 1)}
 	select {
 	case s.writes <- w:
-		return <-w.result
+		select {
+		case err := <-w.result:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.closing:

@@ -214,15 +214,22 @@ func TestWriteNotYetTakenIsNotDoneWhenItsContextEnds(t *testing.T) {
 	})
 }
 
-func TestWriteOnceTakenIsDoneAndAnsweredAlthoughItsContextEnds(t *testing.T) {
+func TestWriteOnceTakenIsDoneAlthoughNobodyWaitsForIt(t *testing.T) {
 	s := openWithSession(t)
 	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan struct{})
 	err := s.submit(ctx, func(tx *sql.Tx) error {
 		cancel()
+		<-left // the disk hangs until the caller has given up
 		_, err := tx.Exec("INSERT INTO sessions SELECT 's2', '', '', '', '', 0, 0, NULL, 0, '', '', NULL")
 		return err
 	})
-	if err != nil {
+	close(left)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got error %v, want %v", err, context.Canceled)
+	}
+	// The next write is behind it.
+	if err := s.InsertMessage(t.Context(), "s1", numbered(1)); err != nil {
 		t.Error(err)
 	}
 	if _, err := s.Session(t.Context(), "s2"); err != nil {
