@@ -288,7 +288,7 @@ func TestAFileThatCannotBeUsed(t *testing.T) {
 		"duplicate": write(t, "log: {level: info}\nlog: {level: warn}\n"),
 	} {
 		_, err := config.Load(path, []string{"PARLEY_AUTH_JWT_SECRET=" + strongSecret}, nil)
-		wantProblems(t, err, "--config", "llm.providers", "llm.models")
+		wantProblems(t, err, "--config")
 		if name == "duplicate" && !strings.Contains(err.Error(), `mapping key "log" already`) {
 			t.Errorf("%v", err)
 		}
@@ -306,6 +306,33 @@ func TestDefaultsFollowTheirBoundDown(t *testing.T) {
 	}
 	_, err = config.Load(write(t, valid), []string{"PARLEY_LLM_STREAM_TIMEOUT=2s", "PARLEY_LLM_IDLE_TIMEOUT=3s"}, nil)
 	wantProblems(t, err, "llm.idle_timeout")
+}
+
+func TestAdminLimitFollowsTheRequestsLimitDown(t *testing.T) {
+	for requests, want := range map[string]config.Rate{
+		"240": {Limit: 60, Window: time.Minute}, "40": {Limit: 10, Window: time.Minute}, "1": {Limit: 1, Window: 4 * time.Minute},
+	} {
+		cfg, err := config.Load(write(t, valid), []string{"PARLEY_RATE_LIMIT_REQUESTS_LIMIT=" + requests}, nil)
+		if err != nil || cfg.RateLimit.Admin != want {
+			t.Errorf("with %s requests admins have %+v (%v)", requests, cfg.RateLimit.Admin, err)
+		}
+	}
+	_, err := config.Load(write(t, valid), []string{"PARLEY_RATE_LIMIT_REQUESTS_LIMIT=40", "PARLEY_RATE_LIMIT_ADMIN_LIMIT=40"}, nil)
+	wantProblems(t, err, "rate_limit.admin")
+}
+
+func TestVariablesOfOthersAreLeftAlone(t *testing.T) {
+	if _, err := config.Load(write(t, valid), []string{"PARLEY_BIN=/opt/parley"}, nil); err != nil {
+		t.Errorf("a variable that is nowhere near a key: %v", err)
+	}
+	_, err := config.Load(write(t, valid), []string{"PARLEY_LOG_LEVL=debug"}, nil)
+	wantProblems(t, err, "PARLEY_LOG_LEVL")
+}
+
+func TestCertificateAndKeyBelongTogether(t *testing.T) {
+	file := write(t, "no PEM")
+	_, err := config.Load(write(t, valid), []string{"PARLEY_SERVER_TLS_CERT_FILE=" + file, "PARLEY_SERVER_TLS_KEY_FILE=" + file}, nil)
+	wantProblems(t, err, "server.tls")
 }
 
 func TestByteSize(t *testing.T) {

@@ -51,9 +51,9 @@ func environment(environ []string, ps *problems) (values map[string]any, sources
 		name, value, _ := strings.Cut(entry, "=")
 		v, ok := known[name]
 		if !ok {
-			if isOurs(name) {
-				ps.add(name, "unknown environment variable",
-					"did you mean "+nearest(name, slices.Sorted(maps.Keys(known)))+"?")
+			meant := nearest(name, slices.Sorted(maps.Keys(known)))
+			if isOurs(name) && editDistance(name, meant) <= maxTypo {
+				ps.add(name, "unknown environment variable", "did you mean "+meant+"?")
 			}
 			continue
 		}
@@ -76,6 +76,10 @@ func environment(environ []string, ps *problems) (values map[string]any, sources
 	}
 	return values, sources
 }
+
+// maxTypo is how many edits make a variable's name a mistyped one. What is further off from every key belongs to
+// somebody else, such as a script that starts Parley.
+const maxTypo = 3
 
 // isOurs reports whether a variable claims to be Parley's configuration.
 func isOurs(name string) bool {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"os"
 	"reflect"
 	"regexp"
@@ -33,7 +34,8 @@ func LoadOver(defaults Config, path string, environ []string, overrides map[stri
 			panic(err) // a map is there already: nothing is left to fail
 		}
 	}
-	add(readFile(path, &ps), "")
+	file, readable := readFile(path, &ps)
+	add(file, "")
 	values, sources := environment(environ, &ps)
 	add(values, ".")
 	add(overrides, ".")
@@ -47,28 +49,29 @@ func LoadOver(defaults Config, path string, environ []string, overrides map[stri
 	followDown(&cfg, layers.Exists)
 	resolveKeys(&cfg, environ, &ps)
 	checkFiles(cfg, &ps)
-	ps.addNew(cfg.check())
+	if readable { // else what seems to be missing may stand in the file
+		ps.addNew(cfg.check())
+	}
 	return cfg, ps.join()
 }
 
 // FileFlag is the key of a [Problem] with the whole file.
 const FileFlag = "--config"
 
-func readFile(path string, ps *problems) map[string]any {
+func readFile(path string, ps *problems) (values map[string]any, readable bool) {
 	if path == "" {
-		return nil
+		return nil, true
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		ps.add(FileFlag, "cannot read "+path+": "+withoutPath(err).Error(), fixFile)
-		return nil
+		return nil, false
 	}
-	values, err := yaml.Parser().Unmarshal(b)
-	if err != nil {
+	if values, err = yaml.Parser().Unmarshal(b); err != nil {
 		ps.add(FileFlag, path+" is not a YAML file of keys and values"+yamlDetail(err), "correct it there")
-		return nil
+		return nil, false
 	}
-	return values
+	return values, true
 }
 
 var (
@@ -98,6 +101,14 @@ func followDown(cfg *Config, isSet func(key string) bool) {
 	for _, b := range cfg.bounds() {
 		if !isSet(b.key) && *b.limit > 0 {
 			*b.value = min(*b.value, *b.limit)
+		}
+	}
+	admin, requests := &cfg.RateLimit.Admin, cfg.RateLimit.Requests
+	if !isSet("rate_limit.admin") && requests.Limit > 0 && admin.PerSecond() >= requests.PerSecond() {
+		// A quarter, as the defaults are; of a single request, one in four windows.
+		*admin = Rate{Limit: requests.Limit / 4, Window: requests.Window}
+		if admin.Limit == 0 {
+			*admin = Rate{Limit: 1, Window: 4 * requests.Window}
 		}
 	}
 }
@@ -151,6 +162,12 @@ func checkFiles(cfg Config, ps *problems) {
 			ps.add(f.key, "names a file that cannot be read: "+withoutPath(err).Error(), fixFile)
 		} else {
 			_ = file.Close() // it was only opened
+		}
+	}
+	if files := cfg.Server.TLS; files.CertFile != "" && files.KeyFile != "" && !ps.touch("server.tls") {
+		if _, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile); err != nil {
+			ps.add("server.tls", "the two files are no certificate with its key: "+err.Error(),
+				"give cert_file the certificate with its chain, and key_file its key, both as PEM")
 		}
 	}
 }

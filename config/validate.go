@@ -133,6 +133,9 @@ func (s Storage) check(ps *problems) {
 	switch s.Driver {
 	case DriverSQLite:
 		required(ps, "storage.sqlite.path", s.SQLite.Path, "name the database's file")
+		if s.SQLite.Path == ":memory:" {
+			ps.add("storage.sqlite.path", "a database in memory loses every conversation", "name a file")
+		}
 	case DriverMongoDB:
 		required(ps, "storage.mongodb.uri", s.MongoDB.URI, "write it like mongodb://host:27017")
 		required(ps, "storage.mongodb.database", s.MongoDB.Database, "name the database")

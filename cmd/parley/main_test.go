@@ -118,7 +118,7 @@ func TestR17_5_KeygenPrintsASecretThatIsAccepted(t *testing.T) {
 func TestToken(t *testing.T) {
 	file := write(t, "auth: {jwt_secret: "+secret+", issuer: us, audience: chat}\n") // no providers: they may be elsewhere
 	code, stdout, stderr := execute(t, []string{"PARLEY_CONFIG=" + file},
-		"token", "--sub", "alice", "--name", "Alice", "--roles", "admin,agent", "--ttl", "5m")
+		"token", "--sub", "alice", "--name", "Alice", "--roles", "admin, agent,", "--ttl", "5m")
 	if code != 0 || stderr != "" {
 		t.Fatalf("exit code %d, stderr %q", code, stderr)
 	}

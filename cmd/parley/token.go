@@ -32,7 +32,7 @@ func tokenCommand(environ []string) *cobra.Command {
 			if cfg.Auth.JWTSecret == "" {
 				return usageError("only tokens of auth.jwt_secret can be signed here: who has the private key signs the others")
 			}
-			user.TokenID = chat.NewID()
+			user.TokenID, user.Roles = chat.NewID(), cleanRoles(user.Roles)
 			token, err := auth.Sign(cfg.Auth.JWTSecret, user, cfg.Auth.Issuer, cfg.Auth.Audience, time.Now(), ttl)
 			if err != nil {
 				return usageError(err.Error())
@@ -47,6 +47,17 @@ func tokenCommand(environ []string) *cobra.Command {
 	cmd.Flags().StringSliceVar(&user.Roles, "roles", nil, "a comma-separated list of roles, such as admin,agent")
 	cmd.Flags().DurationVar(&ttl, "ttl", time.Hour, "how long the token is valid")
 	return cmd
+}
+
+// cleanRoles drops the spaces and the empty entries that people leave in a list.
+func cleanRoles(roles []string) []string {
+	var cleaned []string
+	for _, r := range roles {
+		if r = strings.TrimSpace(r); r != "" {
+			cleaned = append(cleaned, r)
+		}
+	}
+	return cleaned
 }
 
 // signingErrors leaves of a configuration's problems those that concern the signing of tokens: the rest of the

@@ -128,6 +128,13 @@ func (s *Session) Attach(after *int64, epoch string, history int) (Cursor, chat.
 	opened.Reset = after != nil
 	backlog, more := s.log.newest(history)
 	opened.HasMore = more
+	if n := len(backlog); s.log.end > 0 && (n == 0 || backlog[n-1].Seq < s.log.end) {
+		// What else happened up to the log's end is told as what it has come to.
+		backlog = append(backlog, chat.Event{Seq: s.log.end, Body: chat.SessionUpdated{
+			Title: new(s.record.Title), Model: new(s.record.Model), HelpRequested: new(s.record.HelpRequested),
+			AssistedBy: s.record.AssistedBy,
+		}})
+	}
 	return Cursor{backlog: backlog, pos: s.log.end}, opened, nil
 }
 

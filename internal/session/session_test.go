@@ -630,6 +630,31 @@ func TestResponseInProgressComesWithAnyHistory(t *testing.T) {
 	})
 }
 
+func TestHistoryEndsWithWhatElseHappened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, storetest.NewMemory(), &model{answer: says(0, "yes")}, nil)
+		defer h.close(t)
+		s := h.create(t)
+		send(t, s, "q", "hi")
+		synctest.Wait()
+		if err := s.Update(t.Context(), new("Greetings"), nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, limit := range []int{0, 50} {
+			cursor, opened, err := s.Attach(nil, "", limit)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &reader{cursor: cursor, text: map[string]string{}, done: map[string]chat.MessageCompleted{}}
+			r.drain(t, s)
+			last, ok := r.seen[len(r.seen)-1].Body.(chat.SessionUpdated)
+			if !ok || r.last != opened.Seq || *last.Title != "Greetings" || *last.Model != "m" || *last.HelpRequested {
+				t.Errorf("with a history of %d the reader sees %s up to %d of %d", limit, r.bodies(), r.last, opened.Seq)
+			}
+		}
+	})
+}
+
 func TestTakeover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &model{answer: says(0, "yes")}

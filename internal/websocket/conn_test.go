@@ -200,7 +200,7 @@ func TestRFC6455_ProtocolErrors(t *testing.T) {
 		{"5.5 a long control frame", masked(ws.NewFrame(ws.OpPing, true, make([]byte, 126))), 1002},
 		{"5.5.1 a close frame of one byte", masked(ws.NewCloseFrame([]byte{3})), 1002},
 		{"5.5.1 a close code that is none", masked(ws.NewCloseFrame(ws.NewCloseFrameBody(1005, ""))), 1002},
-		{"5.5.1 a reason that is not UTF-8", masked(ws.NewCloseFrame(ws.NewCloseFrameBody(1000, "\xff"))), 1002},
+		{"5.5.1 a reason that is not UTF-8", masked(ws.NewCloseFrame(ws.NewCloseFrameBody(1000, "\xff"))), 1007},
 		{"5.6 a text that is not UTF-8", masked(ws.NewTextFrame([]byte("\xff"))), 1007},
 		{"a binary message", masked(ws.NewBinaryFrame([]byte("x"))), 1003},
 	}

@@ -211,8 +211,11 @@ func (c *conn) closed(body []byte) error {
 	answer := closeFrame{}
 	if len(body) > 0 {
 		code, reason := ws.ParseCloseFrameData(body)
-		if len(body) == 1 || !validCloseCode(code) || !utf8.ValidString(reason) {
+		switch {
+		case len(body) == 1 || !validCloseCode(code):
 			return &protocolError{closeProtocolError, "malformed close frame"}
+		case !utf8.ValidString(reason):
+			return &protocolError{closeInvalidUTF8, "a close frame's reason has to be UTF-8"}
 		}
 		answer.code = int(code)
 	}

@@ -190,7 +190,7 @@ func TestDocumentHasTheServersFrames(t *testing.T) {
 		var data []byte
 		switch said := f.said.(type) {
 		case chat.EventBody:
-			data = AppendEvent(nil, &chat.Event{From: 1, Seq: 1, Body: said})
+			data = AppendEvent(nil, &chat.Event{From: 2, Seq: 2, Body: said})
 		case chat.Notice:
 			data = AppendNotice(nil, said, "")
 		}

@@ -93,17 +93,21 @@ type head struct {
 	Type      string `json:"type"`
 	SessionID string `json:"session_id"`
 	Seq       int64  `json:"seq"`
-	From      int64  `json:"from,omitempty"` // where the frame stands for more than one event
+	From      int64  `json:"from,omitempty"` // see saysFrom
 	Repeat    bool   `json:"repeat,omitempty"`
 }
 
 func newHead(kind string, e *chat.Event) head {
 	h := head{Type: kind, SessionID: e.SessionID, Seq: e.Seq, Repeat: e.Repeat}
-	if e.From != e.Seq {
+	if saysFrom(e) {
 		h.From = e.From
 	}
 	return h
 }
+
+// saysFrom reports whether a frame says what it stands for: where that is more than one event, and where it is the
+// reader's first.
+func saysFrom(e *chat.Event) bool { return !e.Repeat && (e.From != e.Seq || e.From == 1) }
 
 type (
 	createdFrame struct {
@@ -179,7 +183,7 @@ func appendDelta(dst []byte, e *chat.Event, d *chat.MessageDelta) []byte {
 	dst = appendString(dst, e.SessionID)
 	dst = append(dst, `,"seq":`...)
 	dst = strconv.AppendInt(dst, e.Seq, 10)
-	if e.From != e.Seq {
+	if saysFrom(e) {
 		dst = append(dst, `,"from":`...)
 		dst = strconv.AppendInt(dst, e.From, 10)
 	}

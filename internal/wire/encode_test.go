@@ -39,6 +39,7 @@ func TestDeltaIsWhatEncodingJSONMakes(t *testing.T) {
 	} {
 		sameAsLibrary(t, delta(text, chat.DeltaText, 5, 5))
 		sameAsLibrary(t, delta(text, chat.DeltaReasoning, 2, 5))
+		sameAsLibrary(t, delta(text, chat.DeltaText, 1, 1))
 	}
 }
 
