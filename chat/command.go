@@ -3,6 +3,13 @@ package chat
 // Command is what a client asks for, after it was decoded, validated and sanitised. It is one of the types below.
 type Command interface{ command() }
 
+// Bound is the part of a command that may name the session it is for. It has to be the one that the connection is bound
+// to.
+type Bound struct{ SessionID string } // empty: not named
+
+// Session returns the ID of the session that the command names; "" for none.
+func (b Bound) Session() string { return b.SessionID }
+
 // AttachAs is the part that a connection plays in a session.
 type AttachAs string
 
@@ -25,11 +32,11 @@ type OpenSession struct {
 }
 
 // LeaveSession unbinds the connection.
-type LeaveSession struct{ SessionID string }
+type LeaveSession struct{ Bound }
 
 // SendMessage appends a message and, where a model answers, starts a turn.
 type SendMessage struct {
-	SessionID string // empty, or the bound session's
+	Bound
 	MessageID string // the client's idempotency key
 	Text      string
 	Interrupt bool   // stop a response in progress first
@@ -38,43 +45,46 @@ type SendMessage struct {
 
 // CancelResponse stops the response in progress, if it is this one.
 type CancelResponse struct {
-	SessionID string
+	Bound
 	MessageID string // empty: whichever is in progress
 }
 
 // RetryResponse answers the last user message anew.
 type RetryResponse struct {
-	SessionID string
+	Bound
 	Interrupt bool
 }
 
 // UpdateSession changes a session's title, its model or both.
 type UpdateSession struct {
-	SessionID string
-	Title     *string
-	Model     *string
+	Bound
+	Title *string
+	Model *string
 }
 
 // EndSession ends the bound session for good.
-type EndSession struct{ SessionID string }
+type EndSession struct{ Bound }
 
 // RequestHelp asks for a human.
 type RequestHelp struct {
-	SessionID string
-	Reason    string
+	Bound
+	Reason string
 }
 
 // SetTyping tells the other side that this one is typing, or has stopped.
 type SetTyping struct {
-	SessionID string
-	Active    bool
+	Bound
+	Active bool
 }
 
 // RefreshAuth gives the connection a new token for the same user.
-type RefreshAuth struct{ SessionID, Token string }
+type RefreshAuth struct {
+	Bound
+	Token string
+}
 
 // Ping asks for a [Pong].
-type Ping struct{ SessionID string }
+type Ping struct{ Bound }
 
 func (OpenSession) command()    {}
 func (LeaveSession) command()   {}

@@ -76,33 +76,11 @@ func (r *Router) doBound(ctx context.Context, c *Connection, cmd chat.Command) e
 
 // checkSession makes sure that the session which a command names, if it names one, is the bound one.
 func (c *Connection) checkSession(cmd chat.Command) error {
-	named := ""
-	switch cmd := cmd.(type) {
-	case chat.Ping:
-		named = cmd.SessionID
-	case chat.RefreshAuth:
-		named = cmd.SessionID
-	case chat.LeaveSession:
-		named = cmd.SessionID
-	case chat.SendMessage:
-		named = cmd.SessionID
-	case chat.CancelResponse:
-		named = cmd.SessionID
-	case chat.RetryResponse:
-		named = cmd.SessionID
-	case chat.UpdateSession:
-		named = cmd.SessionID
-	case chat.EndSession:
-		named = cmd.SessionID
-	case chat.RequestHelp:
-		named = cmd.SessionID
-	case chat.SetTyping:
-		named = cmd.SessionID
+	named, ok := cmd.(interface{ Session() string })
+	if !ok || named.Session() == "" || named.Session() == c.SessionID() {
+		return nil
 	}
-	if named != "" && named != c.SessionID() {
-		return chat.NewError(chat.CodeSessionMismatch, "the frame is for another session than the bound one")
-	}
-	return nil
+	return chat.NewError(chat.CodeSessionMismatch, "the frame is for another session than the bound one")
 }
 
 // allowed says what each part in a session may do. Opening, leaving, pinging and refreshing are everybody's.

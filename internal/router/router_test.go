@@ -260,14 +260,14 @@ func TestR02_4_MismatchedSessionIDsAreRefused(t *testing.T) {
 	test(t, router.Config{}, func(t *testing.T, h *house) {
 		p := h.connect("alice")
 		refused(t, p.do(chat.SendMessage{MessageID: "q", Text: "hi"}), chat.CodeSessionNotOpen)
-		refused(t, p.do(chat.Ping{SessionID: "x"}), chat.CodeSessionMismatch)
+		refused(t, p.do(chat.Ping{Bound: chat.Bound{SessionID: "x"}}), chat.CodeSessionMismatch)
 		p.must(chat.OpenSession{As: chat.AsUser})
 		p.expect("SessionOpened")
 		for _, cmd := range []chat.Command{
-			chat.SendMessage{SessionID: "x", MessageID: "q", Text: "hi"}, chat.CancelResponse{SessionID: "x"},
-			chat.RetryResponse{SessionID: "x"}, chat.UpdateSession{SessionID: "x", Title: new("t")},
-			chat.EndSession{SessionID: "x"}, chat.RequestHelp{SessionID: "x"}, chat.SetTyping{SessionID: "x"},
-			chat.LeaveSession{SessionID: "x"}, chat.Ping{SessionID: "x"}, chat.RefreshAuth{SessionID: "x", Token: "alice"},
+			chat.SendMessage{Bound: chat.Bound{SessionID: "x"}, MessageID: "q", Text: "hi"}, chat.CancelResponse{Bound: chat.Bound{SessionID: "x"}},
+			chat.RetryResponse{Bound: chat.Bound{SessionID: "x"}}, chat.UpdateSession{Bound: chat.Bound{SessionID: "x"}, Title: new("t")},
+			chat.EndSession{Bound: chat.Bound{SessionID: "x"}}, chat.RequestHelp{Bound: chat.Bound{SessionID: "x"}}, chat.SetTyping{Bound: chat.Bound{SessionID: "x"}},
+			chat.LeaveSession{Bound: chat.Bound{SessionID: "x"}}, chat.Ping{Bound: chat.Bound{SessionID: "x"}}, chat.RefreshAuth{Bound: chat.Bound{SessionID: "x"}, Token: "alice"},
 		} {
 			refused(t, p.do(cmd), chat.CodeSessionMismatch)
 		}

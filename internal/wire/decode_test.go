@@ -45,7 +45,7 @@ func TestFramesBecomeCommands(t *testing.T) {
 		{`{"type":"session.leave"}`, chat.LeaveSession{}},
 		{
 			`{"type":"message.send","message_id":"a_B-9","text":" hi ","session_id":"S","interrupt":true,"replaces":"x"}`,
-			chat.SendMessage{SessionID: "S", MessageID: "a_B-9", Text: " hi ", Interrupt: true, Replaces: "x"},
+			chat.SendMessage{Bound: chat.Bound{SessionID: "S"}, MessageID: "a_B-9", Text: " hi ", Interrupt: true, Replaces: "x"},
 		},
 		{`{"type":"response.cancel","message_id":"m"}`, chat.CancelResponse{MessageID: "m"}},
 		{`{"type":"response.retry","interrupt":false}`, chat.RetryResponse{}},

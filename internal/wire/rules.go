@@ -72,7 +72,7 @@ var frameTypes = map[string]frameRules{
 	},
 	"session.leave": {
 		fields:  []fieldRule{boundSession},
-		command: func(v values) chat.Command { return chat.LeaveSession{SessionID: get[string](v, "session_id")} },
+		command: func(v values) chat.Command { return chat.LeaveSession{Bound: bound(v)} },
 	},
 	"message.send": {
 		fields: []fieldRule{
@@ -84,7 +84,7 @@ var frameTypes = map[string]frameRules{
 		},
 		command: func(v values) chat.Command {
 			return chat.SendMessage{
-				SessionID: get[string](v, "session_id"),
+				Bound:     bound(v),
 				MessageID: get[string](v, "message_id"),
 				Text:      get[string](v, "text"),
 				Interrupt: get[bool](v, "interrupt"),
@@ -95,13 +95,13 @@ var frameTypes = map[string]frameRules{
 	"response.cancel": {
 		fields: []fieldRule{boundSession, {name: "message_id", parse: messageID}},
 		command: func(v values) chat.Command {
-			return chat.CancelResponse{SessionID: get[string](v, "session_id"), MessageID: get[string](v, "message_id")}
+			return chat.CancelResponse{Bound: bound(v), MessageID: get[string](v, "message_id")}
 		},
 	},
 	"response.retry": {
 		fields: []fieldRule{boundSession, {name: "interrupt", parse: boolean}},
 		command: func(v values) chat.Command {
-			return chat.RetryResponse{SessionID: get[string](v, "session_id"), Interrupt: get[bool](v, "interrupt")}
+			return chat.RetryResponse{Bound: bound(v), Interrupt: get[bool](v, "interrupt")}
 		},
 	},
 	"session.update": {
@@ -112,37 +112,37 @@ var frameTypes = map[string]frameRules{
 		},
 		command: func(v values) chat.Command {
 			return chat.UpdateSession{
-				SessionID: get[string](v, "session_id"),
-				Title:     get[*string](v, "title"),
-				Model:     get[*string](v, "model"),
+				Bound: bound(v),
+				Title: get[*string](v, "title"),
+				Model: get[*string](v, "model"),
 			}
 		},
 	},
 	"session.end": {
 		fields:  []fieldRule{boundSession},
-		command: func(v values) chat.Command { return chat.EndSession{SessionID: get[string](v, "session_id")} },
+		command: func(v values) chat.Command { return chat.EndSession{Bound: bound(v)} },
 	},
 	"help.request": {
 		fields: []fieldRule{boundSession, {name: "reason", parse: text(0, MaxReasonLength), clean: cleanOptionalText}},
 		command: func(v values) chat.Command {
-			return chat.RequestHelp{SessionID: get[string](v, "session_id"), Reason: get[string](v, "reason")}
+			return chat.RequestHelp{Bound: bound(v), Reason: get[string](v, "reason")}
 		},
 	},
 	"typing": {
 		fields: []fieldRule{boundSession, {name: "active", required: true, parse: boolean}},
 		command: func(v values) chat.Command {
-			return chat.SetTyping{SessionID: get[string](v, "session_id"), Active: get[bool](v, "active")}
+			return chat.SetTyping{Bound: bound(v), Active: get[bool](v, "active")}
 		},
 	},
 	"auth.refresh": {
 		fields: []fieldRule{boundSession, {name: "token", required: true, parse: token}},
 		command: func(v values) chat.Command {
-			return chat.RefreshAuth{SessionID: get[string](v, "session_id"), Token: get[string](v, "token")}
+			return chat.RefreshAuth{Bound: bound(v), Token: get[string](v, "token")}
 		},
 	},
 	"ping": {
 		fields:  []fieldRule{boundSession},
-		command: func(v values) chat.Command { return chat.Ping{SessionID: get[string](v, "session_id")} },
+		command: func(v values) chat.Command { return chat.Ping{Bound: bound(v)} },
 	},
 }
 
@@ -154,6 +154,8 @@ var boundSession = fieldRule{name: "session_id", parse: func(name string, raw js
 	}
 	return id, err
 }}
+
+func bound(v values) chat.Bound { return chat.Bound{SessionID: get[string](v, "session_id")} }
 
 // openedSessionID takes any string for an ID: one that the server did not make is simply not found.
 func openedSessionID(name string, raw json.RawMessage) (any, error) {
