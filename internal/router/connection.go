@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -29,9 +28,7 @@ const maxAnswers = 16
 type Connection struct {
 	id        string
 	address   string
-	userID    string // the same for the life of the connection
-	since     time.Time
-	log       *slog.Logger
+	userID    string    // the same for the life of the connection
 	transport Transport // set once, by Connect, under outMu
 
 	mu        sync.RWMutex // guards the field below

@@ -82,8 +82,7 @@ func (r *Router) Admit(user chat.User, address string) (*Connection, error) {
 	}
 	id := chat.NewID()
 	c := &Connection{
-		id: id, address: address, userID: user.ID, user: user, since: chat.Now(), space: make(chan struct{}, 1),
-		log: r.log.With("connection", id, "user", user.ID),
+		id: id, address: address, userID: user.ID, user: user, space: make(chan struct{}, 1),
 	}
 	r.slots++
 	if r.users[user.ID] == nil {
@@ -111,7 +110,7 @@ func (r *Router) Connect(c *Connection, t Transport) {
 	c.connected = true
 	draining, closed := r.draining, r.closed
 	r.mu.Unlock()
-	c.log.Debug("connected", "address", c.address)
+	r.log.Debug("connected", "connection", c.id, "user", c.userID, "address", c.address)
 	switch {
 	case closed:
 		t.Close(CloseRestart, "the server restarts")
