@@ -80,9 +80,8 @@ func (r *Router) Admit(user chat.User, address string) (*Connection, error) {
 		r.notifyConnectionLimit(user.ID, most)
 		return nil, chat.NewError(chat.CodeConnectionLimit, "you have too many connections open")
 	}
-	id := chat.NewID()
 	c := &Connection{
-		id: id, address: address, userID: user.ID, user: user, space: make(chan struct{}, 1),
+		id: chat.NewID(), address: address, userID: user.ID, user: user, space: make(chan struct{}, 1),
 	}
 	r.slots++
 	if r.users[user.ID] == nil {

@@ -1,0 +1,317 @@
+//go:build unix
+
+package acceptance_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/parley-chat/parley/internal/store/sqlite"
+)
+
+// These show that a configured value reaches the part that it is for, and that a figure is of what it says.
+
+// metrics gives the samples of /metrics, by name and labels.
+func (s *server) metrics() map[string]string {
+	s.t.Helper()
+	resp, err := http.Get(s.operations + "/metrics")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	samples := make(map[string]string)
+	for line := range strings.Lines(string(body)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "#" {
+			samples[name] = value
+		}
+	}
+	return samples
+}
+
+// awaitMetrics asks until the samples are as wanted.
+func (s *server) awaitMetrics(want map[string]string) {
+	s.t.Helper()
+	var got map[string]string
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		got = s.metrics()
+		same := true
+		for name, value := range want {
+			same = same && got[name] == value
+		}
+		if same {
+			return
+		}
+	}
+	for name, value := range want {
+		if got[name] != value {
+			s.t.Errorf("%s is %q, want %s", name, got[name], value)
+		}
+	}
+}
+
+func TestMetricsTellWhatIsThere(t *testing.T) {
+	up := startUpstream(t)
+	s := startServer(t, up.models("gate-20"), "session: {idle_timeout: 100ms, grace_period: 1h, cleanup_interval: 100ms}\n")
+	c := s.dial(token("alice"))
+	c.open()
+	c.send("message.send", "message_id", "q", "text", "hi")
+	up.release(t, 5)
+	c.until("message.delta")
+	s.awaitMetrics(map[string]string{
+		"parley_connections": "1", "parley_responses_in_progress": "1", `parley_sessions{state="active"}`: "1",
+		`parley_sessions{state="inactive"}`: "0", "parley_session_messages": "2",
+	})
+	if got := s.metrics()["parley_session_bytes"]; got == "0" || got == "" {
+		t.Errorf("a conversation takes %q bytes", got)
+	}
+	up.release(t, 15)
+	c.until("message.completed")
+	s.awaitMetrics(map[string]string{"parley_responses_in_progress": "0"})
+	c.conn.Close(websocket.StatusNormalClosure, "")
+	s.awaitMetrics(map[string]string{
+		"parley_connections": "0", `parley_sessions{state="active"}`: "0", `parley_sessions{state="inactive"}`: "1",
+	})
+	if s.metrics()["go_goroutines"] == "" {
+		t.Error("there are no figures of the Go runtime")
+	}
+}
+
+func TestSessionsThatNobodyNeedsLeaveMemory(t *testing.T) {
+	s := startServer(t, eliza, "session: {idle_timeout: 100ms, grace_period: 100ms, cleanup_interval: 100ms}\n")
+	c := s.dial(token("alice"))
+	c.open()
+	c.ask("q", "hello")
+	s.awaitMetrics(map[string]string{`parley_sessions{state="active"}`: "1", "parley_session_messages": "2"})
+	c.conn.Close(websocket.StatusNormalClosure, "")
+	s.awaitMetrics(map[string]string{
+		`parley_sessions{state="active"}`: "0", `parley_sessions{state="inactive"}`: "0", "parley_session_messages": "0",
+		"parley_session_bytes": "0",
+	})
+	d := s.dial(token("alice"))
+	d.open("session_id", c.session)
+	d.until("message.created")
+	if f := d.until("message.created"); f.str("message", "text") != c.text[c.order[1]] {
+		t.Errorf("back from storage the answer is %v", f)
+	}
+}
+
+func TestSessionThresholdIsConfigured(t *testing.T) {
+	s := startServer(t, eliza, "session: {warn_threshold: 1}\n")
+	s.dial(token("alice")).open()
+	s.dial(token("alice")).open()
+	if entry := s.awaitLog("there are many sessions in memory"); entry["threshold"] != 1.0 || entry["sessions"] != 2.0 {
+		t.Errorf("the log says %v", entry)
+	}
+}
+
+func TestPromptIsConfigured(t *testing.T) {
+	up := startUpstream(t)
+	llm := strings.Replace(up.models("echo", "words-3"), "llm:\n", "llm:\n  default_model: words-3\n  system_prompt: Be brief.\n  history_tokens: 40\n", 1)
+	s := startServer(t, llm)
+	c := s.dial(token("alice"))
+	if model := c.open().str("session", "model"); model != "words-3" {
+		t.Errorf("the default model is %q", model)
+	}
+	c.ask("q1", strings.Repeat("long ", 20))
+	c.ask("q2", "short")
+	last := up.requests(t)[1].Messages
+	if len(last) != 2 || last[0].Role != "system" || last[0].Content != "Be brief." || last[1].Content != "short" {
+		t.Errorf("with 40 tokens of history the model is asked %v", last)
+	}
+}
+
+func TestCheckpointSurvivesAKill(t *testing.T) {
+	up := startUpstream(t)
+	s := startServer(t, up.models("gate-20"))
+	c := s.dial(token("alice"))
+	c.open()
+	c.send("message.send", "message_id", "q", "text", "hi")
+	up.release(t, 5)
+	for len(c.order) < 2 || c.text[c.order[1]] == "" {
+		c.next()
+	}
+	answer, seen := c.order[1], c.text[c.order[1]]
+	s.awaitStored(c.session, answer, seen)
+	s.stop(syscall.SIGKILL)
+	s.start()
+	d := s.dial(token("alice"))
+	d.open("session_id", c.session)
+	d.until("message.created")
+	d.until("message.created")
+	if d.status[answer] != "interrupted" || !strings.HasPrefix(d.text[answer], seen) {
+		t.Errorf("after a kill the response is %s %q, the client had seen %q", d.status[answer], d.text[answer], seen)
+	}
+}
+
+// awaitStored looks into the server's database until a message's text begins with what is given.
+func (s *server) awaitStored(session, message, text string) {
+	s.t.Helper()
+	store, err := sqlite.Open(s.t.Context(), filepath.Join(s.dir, "parley.db"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer store.Close()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		if m, err := store.Message(s.t.Context(), session, message); err == nil && strings.HasPrefix(m.Text, text) {
+			return
+		}
+	}
+	s.t.Fatalf("message %s is not stored", message)
+}
+
+// quietly pings, and takes what comes until the answer.
+func (c *client) quietly() {
+	c.t.Helper()
+	c.send("ping")
+	c.until("pong")
+}
+
+func TestLimitsOfConnectionsAreConfigured(t *testing.T) {
+	s := startServer(t, eliza, "websocket: {max_connections: 2, max_message_bytes: 1KiB, ping_interval: 1s, pong_timeout: 1s}\n")
+	c := s.dial(token("alice"))
+	// coder/websocket answers pings only while somebody reads: this one does not read.
+	deaf := s.dial(token("bob"))
+	if _, resp, err := s.tryDial(token("carol"), nil); err == nil || problem(t, resp) != "429 connection_limit" {
+		t.Errorf("a connection too many gets %v", resp)
+	}
+	for s.metrics()["parley_connections"] != "1" {
+		c.quietly()
+	}
+	deaf.closedWith(4408)
+	c.sendRaw(`{"type":"ping","x":"` + strings.Repeat("x", 1024) + `"}`)
+	if f := c.next(); f.str("error", "code") != "message_too_large" {
+		t.Errorf("a frame too big is answered with %v", f)
+	}
+	c.closedWith(1009)
+}
+
+func TestPagesAreConfigured(t *testing.T) {
+	csp := func(s *server) (int, string) {
+		resp, err := http.Get("http://" + s.addr + "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode, resp.Header.Get("Content-Security-Policy")
+	}
+	if status, policy := csp(startServer(t, eliza)); status != 200 || !strings.Contains(policy, "frame-ancestors 'none'") {
+		t.Errorf("the page is answered with %d and the policy %s", status, policy)
+	}
+	if _, policy := csp(startServer(t, eliza, "ui: {frame_ancestors: [\"https://app.example.com\"]}\n")); !strings.Contains(policy, "frame-ancestors https://app.example.com") {
+		t.Errorf("the policy is %s", policy)
+	}
+	if status, _ := csp(startServer(t, eliza, "ui: {enabled: false}\n")); status != 404 {
+		t.Errorf("without pages / is answered with %d", status)
+	}
+}
+
+func TestTrustedProxiesAreConfigured(t *testing.T) {
+	header := func() http.Header {
+		return http.Header{
+			"Origin": {"https://chat.example.com"}, "X-Forwarded-Host": {"chat.example.com"}, "X-Forwarded-Proto": {"https"},
+		}
+	}
+	s := startServer(t, eliza)
+	if _, resp, err := s.tryDial(token("alice"), header()); err == nil || problem(t, resp) != foreign {
+		t.Errorf("a proxy that nobody trusts gets %v", resp)
+	}
+	s = startServer(t, eliza, "server: {addr: 127.0.0.1:0, operations_addr: 127.0.0.1:0, trusted_proxies: [127.0.0.0/8]}\n")
+	if _, resp, err := s.tryDial(token("alice"), header()); err != nil {
+		t.Errorf("a trusted proxy gets %v: %v", resp, err)
+	}
+}
+
+func TestTLSIsConfigured(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "PRIVATE KEY", Bytes: private}}
+	for name, block := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tlsKeys := "tls: {cert_file: " + dir + "/cert.pem, key_file: " + dir + "/key.pem}"
+	s := startServer(t, eliza, "server: {addr: 127.0.0.1:0, operations_addr: 127.0.0.1:0, "+tlsKeys+"}\n")
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	conn, _, err := websocket.Dial(ctx, "wss://"+s.addr+"/ws", &websocket.DialOptions{
+		HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}},
+		HTTPHeader: http.Header{"Authorization": {"Bearer " + token("alice")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	c := newClient(t, conn)
+	c.open()
+	c.ask("q", "hello")
+
+	code, stderr := refusedConfig(t, eliza, "server: {tls: {cert_file: "+dir+"/key.pem, key_file: "+dir+"/cert.pem}}\n")
+	if code != 2 || !strings.Contains(stderr, "server.tls") {
+		t.Errorf("with the files swapped the server exits with %d: %s", code, stderr)
+	}
+}
+
+func TestLogIsConfigured(t *testing.T) {
+	dir, path := configuration(t, eliza, "server: {addr: nowhere:0, operations_addr: \"\"}\n", "log: {format: text, level: error}\n")
+	s := &server{t: t, dir: dir, config: path}
+	s.launch("serve", "--config", path, "--addr", "127.0.0.1:0", "--log-level", "info")
+	for _, ok := s.findText("level=INFO msg=listening"); !ok; _, ok = s.findText("level=INFO msg=listening") {
+		select {
+		case <-s.exited:
+			t.Fatalf("the server ends: %s", s.log())
+		default:
+		}
+	}
+}
+
+func (s *server) findText(text string) (line string, ok bool) {
+	for _, line := range s.log() {
+		if strings.Contains(line, text) {
+			return line, true
+		}
+	}
+	return "", false
+}
