@@ -21,6 +21,7 @@ var floors = map[string]int{
 	"internal/origin":    2,
 	"internal/llm":       2,
 	"internal/store":     2,
+	"internal/journal":   2,
 	"internal/session":   3,
 	"internal/router":    4,
 	"internal/websocket": 5,

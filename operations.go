@@ -25,10 +25,15 @@ func (s *Server) operations() *http.ServeMux {
 func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), storageTimeout/5)
 	defer cancel()
-	status, body := http.StatusOK, map[string]string{"status": "ready", "storage": "ok", "draining": "no"}
+	status := http.StatusOK
+	body := map[string]string{"status": "ready", "storage": "ok", "journal": "ok", "draining": "no"}
 	if err := s.store.Ping(ctx); err != nil {
 		s.log.Warn("not ready: storage", "error", err)
 		status, body["status"], body["storage"] = http.StatusServiceUnavailable, "not ready", "unavailable"
+	}
+	if err := s.journal.Err(); err != nil {
+		s.log.Warn("not ready: journal", "error", err)
+		status, body["status"], body["journal"] = http.StatusServiceUnavailable, "not ready", "unavailable"
 	}
 	if s.router.Draining() {
 		status, body["status"], body["draining"] = http.StatusServiceUnavailable, "not ready", "yes"

@@ -18,6 +18,7 @@ import (
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/config"
 	"github.com/parley-chat/parley/internal/auth"
+	"github.com/parley-chat/parley/internal/journal"
 	"github.com/parley-chat/parley/internal/llm"
 	"github.com/parley-chat/parley/internal/llm/eliza"
 	"github.com/parley-chat/parley/internal/llm/openai"
@@ -52,6 +53,7 @@ type Server struct {
 	log      *slog.Logger
 	store    chat.Store
 	models   *models
+	journal  *journal.Journal
 	sessions *session.Manager
 	router   *router.Router
 	sockets  *websocket.Handler
@@ -76,7 +78,11 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, models.close())
 	}
-	s := &Server{cfg: cfg, log: log, store: store, models: models, verifier: verifier}
+	events, err := openJournal(cfg.Storage, store.ID(), log)
+	if err != nil {
+		return nil, errors.Join(err, models.close(), store.Close())
+	}
+	s := &Server{cfg: cfg, log: log, store: store, journal: events, models: models, verifier: verifier}
 	s.sessions = session.NewManager(session.Config{
 		StreamTimeout:      cfg.LLM.StreamTimeout,
 		CheckpointInterval: cfg.Storage.CheckpointInterval,
@@ -86,7 +92,8 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 		GracePeriod:        cfg.Session.GracePeriod,
 		CleanupInterval:    cfg.Session.CleanupInterval,
 		WarnThreshold:      cfg.Session.WarnThreshold,
-	}, store, models.pool, log)
+		MaxResponseTimes:   cfg.Session.MaxResponseTimes,
+	}, store, events, models.pool, log)
 	s.router = router.New(router.Config{
 		MaxConnections:        cfg.WebSocket.MaxConnections,
 		MaxConnectionsPerUser: cfg.WebSocket.MaxConnectionsPerUser,
@@ -139,6 +146,25 @@ func openStore(cfg config.Storage) (chat.Store, error) {
 		return nil, fmt.Errorf("storage: %w", err)
 	}
 	return store, nil
+}
+
+// openJournal opens the journal of a store's sessions: beside the SQLite file, where no other place is configured.
+func openJournal(cfg config.Storage, storeID string, log *slog.Logger) (*journal.Journal, error) {
+	path := cfg.Journal.Path
+	switch {
+	case path != "":
+	case cfg.Driver == config.DriverSQLite:
+		path = cfg.SQLite.Path + ".events"
+	default:
+		path = "parley.events"
+	}
+	j, err := journal.Open(journal.Config{
+		Path: path, MaxBytes: int64(cfg.Journal.MaxBytes), Sync: cfg.Journal.Sync, StoreID: storeID,
+	}, log)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return j, nil
 }
 
 // models is the pool of models, and the providers under it.

@@ -195,7 +195,7 @@ func stopListening(ctx context.Context, servers []*http.Server) error {
 // close releases what the server stands on. Nothing uses it any more.
 func (s *Server) close() error {
 	s.sockets.Wait()
-	return errors.Join(s.models.close(), s.store.Close())
+	return errors.Join(s.models.close(), s.journal.Close(), s.store.Close())
 }
 
 // beforeDeadline keeps the last second of ctx's time, or half of it, for storing what is interrupted.

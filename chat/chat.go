@@ -80,6 +80,16 @@ type Session struct {
 	HelpReason    string
 	EndReason     EndReason // set when Status is SessionStatusEnded
 	Metadata      map[string]string
+	ResponseTimes []ResponseTime // of the latest responses, oldest first
+
+	Claim  Claim // who continues the session's log
+	LogEnd int64 // the store knows the log up to this seq
+}
+
+// Claim says who continues a session's log, and which one. Whoever wants to append to it claims the session first.
+type Claim struct {
+	Owner string // names one life of a server's journal; empty: nobody has the session
+	Epoch string // names one unbroken life of the log; empty: it has had none
 }
 
 // View calls f with the session. It makes a plain value a [SessionView].

@@ -53,7 +53,7 @@ type SessionUpdated struct {
 	Title         *string
 	Model         *string
 	HelpRequested *bool
-	AssistedBy    *Author
+	AssistedBy    **Author // to nil: nobody assists any more
 }
 
 // AgentJoined says that an agent has taken the session over: no model answers until AgentLeft.

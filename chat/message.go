@@ -48,6 +48,10 @@ type Message struct {
 	ID string // unique in its session; a user's message has the client's
 	N  int64  // its number in its session: unique, rising, from 1; gaps are possible
 
+	// Seq is its place in the session's log: its last seq. 0 means that the store does not know it (yet): it is given
+	// by [Store.UpdateSession].
+	Seq int64
+
 	Role         Role
 	Text         string
 	Reasoning    string // what a provider streams as its thinking; never part of Text

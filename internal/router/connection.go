@@ -254,11 +254,16 @@ func (c *Connection) nextEvent(farewell *closing) (Outgoing, bool) {
 	if c.reading != nil {
 		// Asked before the log is read: what ends afterwards wakes the writer once more.
 		responding = c.reading.session.Responding()
-		if e, ok := c.reading.session.Read(&c.reading.cursor); ok {
+		e, ok, err := c.reading.session.Read(&c.reading.cursor)
+		switch {
+		case ok:
 			if end, ok := e.Body.(chat.SessionEnded); ok {
 				c.ended(end)
 			}
 			return Outgoing{Event: &e}, true
+		case err != nil, c.reading.session.Lost():
+			// It can be read again once it is opened again.
+			return Outgoing{Close: CloseRestart, Reason: "open the session again"}, true
 		}
 	}
 	if farewell != nil && !responding {

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/journal"
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/session"
 	"github.com/parley-chat/parley/internal/store/storetest"
@@ -54,6 +55,7 @@ type house struct {
 	*router.Router
 	t        *testing.T
 	sessions *session.Manager
+	journal  *journal.Journal
 	delay    atomic.Int64 // of each operation of the store, in nanoseconds
 	log      *strings.Builder
 }
@@ -66,10 +68,15 @@ func newHouse(t *testing.T, cfg router.Config) *house {
 		return nil
 	}
 	log := slog.New(slog.NewTextHandler(h.log, nil))
+	var err error
+	h.journal, err = journal.Open(journal.Config{Path: t.TempDir(), MaxBytes: 64 << 20, StoreID: store.ID()}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	h.sessions = session.NewManager(session.Config{
 		StreamTimeout: time.Minute, CheckpointInterval: time.Second, HistoryTokens: 1000,
 		IdleTimeout: time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute,
-	}, store, models{}, log)
+	}, store, h.journal, models{}, log)
 	h.Router = router.New(cfg, h.sessions, verifier{}, log)
 	return h
 }
@@ -79,6 +86,9 @@ func (h *house) close() {
 		h.t.Errorf("%d connections are left", left)
 	}
 	if err := h.sessions.Close(context.Background()); err != nil {
+		h.t.Error(err)
+	}
+	if err := h.journal.Close(); err != nil {
 		h.t.Error(err)
 	}
 }

@@ -9,11 +9,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/journal"
 	"github.com/parley-chat/parley/internal/session"
 	"github.com/parley-chat/parley/internal/store/storetest"
 )
@@ -24,9 +26,8 @@ var alice = chat.Author{ID: "alice", Name: "Alice"}
 
 // model is a [session.Models] with one model, "m", that answers as a test tells it.
 type model struct {
-	answer func(ctx context.Context, r chat.Request) iter.Seq2[chat.Chunk, error]
-
-	mu       sync.Mutex // guards the field below
+	mu       sync.Mutex // guards the fields below
+	answer   func(ctx context.Context, r chat.Request) iter.Seq2[chat.Chunk, error]
 	requests []chat.Request
 }
 
@@ -36,8 +37,16 @@ func (m *model) Default() string    { return "m" }
 func (m *model) Stream(ctx context.Context, r chat.Request) iter.Seq2[chat.Chunk, error] {
 	m.mu.Lock()
 	m.requests = append(m.requests, r)
+	answer := m.answer
 	m.mu.Unlock()
-	return m.answer(ctx, r)
+	return answer(ctx, r)
+}
+
+// nowAnswers has the model answer in another way.
+func (m *model) nowAnswers(answer func(context.Context, chat.Request) iter.Seq2[chat.Chunk, error]) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.answer = answer
 }
 
 func (m *model) calls() []chat.Request {
@@ -98,9 +107,10 @@ func hangs(ctx context.Context, _ chat.Request) iter.Seq2[chat.Chunk, error] {
 // house is a Manager with what it needs.
 type house struct {
 	*session.Manager
-	store *storetest.Memory
-	model *model
-	log   *strings.Builder
+	store   *storetest.Memory
+	journal *journal.Journal
+	model   *model
+	log     *logBuffer
 }
 
 func testConfig() session.Config {
@@ -110,22 +120,64 @@ func testConfig() session.Config {
 	}
 }
 
+// testingT is a test, or a run of a property.
+type testingT interface {
+	Helper()
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 func newHouse(t *testing.T, store *storetest.Memory, m *model, edit func(*session.Config)) *house {
+	t.Helper()
+	return openHouse(t, store, m, t.TempDir(), edit)
+}
+
+// openHouse makes a house with its journal in a folder.
+func openHouse(t testingT, store *storetest.Memory, m *model, dir string, edit func(*session.Config)) *house {
 	t.Helper()
 	cfg := testConfig()
 	if edit != nil {
 		edit(&cfg)
 	}
-	h := &house{store: store, model: m, log: &strings.Builder{}}
-	h.Manager = session.NewManager(cfg, store, m, slog.New(slog.NewTextHandler(h.log, nil)))
+	h := &house{store: store, model: m, log: &logBuffer{}}
+	log := slog.New(slog.NewTextHandler(h.log, nil))
+	var err error
+	h.journal, err = journal.Open(journal.Config{Path: dir, MaxBytes: 64 << 20, StoreID: store.ID()}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Manager = session.NewManager(cfg, store, h.journal, m, log)
 	return h
 }
 
-func (h *house) close(t *testing.T) {
+func (h *house) close(t testingT) {
 	t.Helper()
 	if err := h.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
+	if err := h.journal.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// logBuffer is a log that can be read while it is written.
+type logBuffer struct {
+	mu sync.Mutex // guards the field below
+	b  strings.Builder
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func anybody(*chat.Session) bool { return true }
@@ -154,6 +206,9 @@ type reader struct {
 	done   map[string]chat.MessageCompleted
 	order  []string
 	seen   []chat.Event
+
+	// What the events make of the session.
+	title, assistedBy string
 }
 
 func newReader(t *testing.T, s *session.Session) *reader {
@@ -162,18 +217,31 @@ func newReader(t *testing.T, s *session.Session) *reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &reader{cursor: cursor, text: make(map[string]string), done: make(map[string]chat.MessageCompleted)}
+	r := emptyReader(cursor)
+	return &r
 }
 
-// drain takes all that there is.
-func (r *reader) drain(t *testing.T, s *session.Session) {
+func emptyReader(c session.Cursor) reader {
+	return reader{cursor: c, text: make(map[string]string), done: make(map[string]chat.MessageCompleted)}
+}
+
+// drain takes all that there is once nothing is under way.
+func (r *reader) drain(t testingT, s *session.Session) {
 	t.Helper()
-	for e, ok := s.Read(&r.cursor); ok; e, ok = s.Read(&r.cursor) {
+	synctest.Wait()
+	for {
+		e, ok, err := s.Read(&r.cursor)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			return
+		}
 		r.take(t, e)
 	}
 }
 
-func (r *reader) take(t *testing.T, e chat.Event) {
+func (r *reader) take(t testingT, e chat.Event) {
 	t.Helper()
 	if e.From != r.last+1 || e.Seq < e.From {
 		t.Errorf("event %d stands for %d on, after %d", e.Seq, e.From, r.last)
@@ -181,6 +249,17 @@ func (r *reader) take(t *testing.T, e chat.Event) {
 	r.last = e.Seq
 	r.seen = append(r.seen, e)
 	switch b := e.Body.(type) {
+	case chat.SessionUpdated:
+		if b.Title != nil {
+			r.title = *b.Title
+		}
+		if b.AssistedBy != nil {
+			r.assisted(*b.AssistedBy)
+		}
+	case chat.AgentJoined:
+		r.assisted(&b.Author)
+	case chat.AgentLeft:
+		r.assisted(nil)
 	case chat.MessageCreated:
 		if held, ok := r.text[b.Message.ID]; ok && !strings.HasPrefix(b.Message.Text, held) {
 			t.Errorf("message %s is %q, which does not begin with %q", b.Message.ID, b.Message.Text, held)
@@ -195,10 +274,16 @@ func (r *reader) take(t *testing.T, e chat.Event) {
 			}
 		}
 	case chat.MessageDelta:
+		if _, known := r.text[b.MessageID]; !known {
+			t.Errorf("a delta of message %s, which was never begun", b.MessageID)
+		}
 		if b.Kind == chat.DeltaText {
 			r.text[b.MessageID] += b.Text
 		}
 	case chat.MessageCompleted:
+		if _, known := r.text[b.MessageID]; !known {
+			t.Errorf("message %s is completed and was never begun", b.MessageID)
+		}
 		if _, twice := r.done[b.MessageID]; twice {
 			t.Errorf("message %s is completed twice", b.MessageID)
 		}
@@ -206,6 +291,13 @@ func (r *reader) take(t *testing.T, e chat.Event) {
 		if b.Length != len(r.text[b.MessageID]) {
 			t.Errorf("message %s has %d bytes, the reader holds %d", b.MessageID, b.Length, len(r.text[b.MessageID]))
 		}
+	}
+}
+
+func (r *reader) assisted(by *chat.Author) {
+	r.assistedBy = ""
+	if by != nil {
+		r.assistedBy = by.ID
 	}
 }
 

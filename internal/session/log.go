@@ -1,6 +1,8 @@
 package session
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -16,13 +18,17 @@ const maxDelta = 10 << 10
 // lock of its own; the session's guards it.
 //
 // Items stand in the order of their seq. Where seqs are missing between two items, the later one stands for them: a
-// finished message gives up its deltas after a while and is one item, at its last seq.
+// finished message gives up its deltas after a while and is one item, at its last seq. Up to floor the store alone has
+// the messages; from there to shown readers are served from here; what lies after shown is on its way to the journal.
 type eventLog struct {
 	items    []item
+	floor    int64
+	shown    int64
 	end      int64 // the highest seq given so far
 	messages map[string]*message
 	older    bool // the store holds messages that are older than those here
 	textSize int64
+	settled  int64 // what happened up to here was there when the log was compacted last
 }
 
 type itemKind uint8
@@ -46,8 +52,8 @@ type item struct {
 
 // message is a message as the log holds it.
 type message struct {
-	chat.Message // its Text and Reasoning are set once it is final
-	seq          int64
+	chat.Message       // its Text and Reasoning are set once it is final, its Seq once the store has that
+	begin, last  int64 // the first and the last seq of it so far
 
 	// Of a response, until it is compacted.
 	text, reasoning strings.Builder
@@ -69,8 +75,8 @@ func (m mark) kind() chat.DeltaKind {
 
 func (m mark) end() int { return int(m &^ reasoningMark) }
 
-// snapshot gives the message as far as it goes.
-func (m *message) snapshot() chat.Message {
+// whole gives the message as far as it goes.
+func (m *message) whole() chat.Message {
 	s := m.Message
 	if s.Status == chat.StatusStreaming {
 		s.Text, s.Reasoning = m.text.String(), m.reasoning.String()
@@ -78,32 +84,108 @@ func (m *message) snapshot() chat.Message {
 	return s
 }
 
+// begun gives a response as it began.
+func (m *message) begun() chat.Message {
+	s := m.Message
+	s.Status, s.Text, s.Reasoning = chat.StatusStreaming, "", ""
+	s.FinishReason, s.Error, s.Usage, s.FirstTokenMS, s.DurationMS = "", nil, nil, 0, 0
+	return s
+}
+
 func newEventLog() eventLog { return eventLog{messages: make(map[string]*message)} }
 
-// restore takes in what the store holds, at the begin of an epoch: message n at seq n.
-func (l *eventLog) restore(stored []chat.Message, older bool) {
+// restore takes in what the store knows of a log up to end: the messages that have their place there, all of them final
+// and in the order of their numbers. The present state of the session stands at the highest place that no message
+// has: what happened there, or before, can be seen in it.
+func (l *eventLog) restore(stored []chat.Message, older bool, end int64, state chat.SessionUpdated) {
+	l.older, l.end, l.shown = older, end, end
 	for _, m := range stored {
-		msg := &message{Message: m, seq: m.N}
+		if m.Seq == 0 || m.Seq > end {
+			continue
+		}
+		msg := &message{Message: m, begin: m.Seq, last: m.Seq}
 		l.messages[m.ID] = msg
 		l.textSize += int64(len(m.Text) + len(m.Reasoning))
-		l.items = append(l.items, item{kind: itemMessage, seq: m.N, msg: msg})
-		l.end = m.N
+		l.items = append(l.items, item{kind: itemMessage, seq: m.Seq, msg: msg})
 	}
-	l.older = older
+	slices.SortFunc(l.items, func(a, b item) int { return int(a.seq - b.seq) })
+	if older {
+		l.floor = end
+		if len(l.items) > 0 {
+			l.floor = l.items[0].seq - 1
+		}
+	}
+	free, at := end, len(l.items)
+	for at > 0 && l.items[at-1].seq == free {
+		free--
+		at--
+	}
+	if free > l.floor {
+		l.items = slices.Insert(l.items, at, item{kind: itemOther, seq: free, body: state})
+	}
+}
+
+var errReplay = errors.New("the journal does not go on where the store ends")
+
+// replay appends what the journal has of the log beyond what the store knows of it. stored gives a message that the
+// store has.
+func (l *eventLog) replay(e chat.Event, stored func(id string) (chat.Message, error)) error {
+	switch {
+	case e.Seq <= l.end:
+		return nil
+	case e.Seq != l.end+1:
+		return fmt.Errorf("%w: %d follows %d", errReplay, e.Seq, l.end)
+	}
+	switch b := e.Body.(type) {
+	case chat.MessageCreated:
+		if b.Message.Status == chat.StatusStreaming {
+			l.addMessage(b.Message)
+			break
+		}
+		m, err := stored(b.Message.ID)
+		if err != nil {
+			return fmt.Errorf("%w: message %s: %w", errReplay, b.Message.ID, err)
+		}
+		l.addMessage(m)
+	case chat.MessageDelta:
+		msg, ok := l.messages[b.MessageID]
+		if !ok || msg.Status != chat.StatusStreaming {
+			return fmt.Errorf("%w: a delta of no response", errReplay)
+		}
+		l.addDelta(msg, b.Kind, b.Text)
+	case chat.MessageCompleted:
+		msg, ok := l.messages[b.MessageID]
+		if !ok || msg.Status != chat.StatusStreaming {
+			return fmt.Errorf("%w: the end of no response", errReplay)
+		}
+		l.addCompleted(msg, msg.completedAs(b), time.Now())
+	default:
+		l.addOther(b)
+	}
+	l.shown = l.end
+	return nil
+}
+
+// completedAs gives a response as its end left it.
+func (m *message) completedAs(b chat.MessageCompleted) chat.Message {
+	final := m.whole()
+	final.Status, final.FinishReason, final.Error, final.Usage = b.Status, b.FinishReason, b.Error, b.Usage
+	final.FirstTokenMS, final.DurationMS = b.FirstTokenMS, b.DurationMS
+	return final
 }
 
 func (l *eventLog) add(it item) {
 	l.end++
 	it.seq = l.end
 	if it.msg != nil {
-		it.msg.seq = l.end
+		it.msg.last = l.end
 	}
 	l.items = append(l.items, it)
 }
 
 // addMessage appends a message that is whole, or the start of a response.
 func (l *eventLog) addMessage(m chat.Message) *message {
-	msg := &message{Message: m}
+	msg := &message{Message: m, begin: l.end + 1}
 	l.messages[m.ID] = msg
 	l.textSize += int64(len(m.Text) + len(m.Reasoning))
 	if m.Status == chat.StatusStreaming {
@@ -126,7 +208,7 @@ func (l *eventLog) addDelta(msg *message, kind chat.DeltaKind, text string) {
 	}
 	if n := len(l.items); n > 0 && l.items[n-1].kind == itemDeltas && l.items[n-1].msg == msg {
 		l.end++
-		l.items[n-1].seq, msg.seq = l.end, l.end
+		l.items[n-1].seq, msg.last = l.end, l.end
 		return
 	}
 	l.add(item{kind: itemDeltas, first: l.end + 1, mark: len(msg.marks) - 1, msg: msg})
@@ -140,9 +222,10 @@ func (l *eventLog) addCompleted(msg *message, final chat.Message, now time.Time)
 
 func (l *eventLog) addOther(body chat.EventBody) { l.add(item{kind: itemOther, body: body}) }
 
-// next gives the first event after a seq, joining deltas that wait. Its From is not set.
+// next gives the first event after a seq that is shown, joining deltas that wait. Its From is not set. The seq is not
+// below the floor.
 func (l *eventLog) next(after int64) (chat.Event, bool) {
-	if after >= l.end {
+	if after >= l.shown {
 		return chat.Event{}, false
 	}
 	i, _ := slices.BinarySearchFunc(l.items, after+1, func(it item, seq int64) int { return int(it.seq - seq) })
@@ -150,38 +233,37 @@ func (l *eventLog) next(after int64) (chat.Event, bool) {
 		return chat.Event{}, false
 	}
 	it := &l.items[i]
-	switch it.kind {
-	case itemDeltas:
-		return it.msg.join(it, after), true
-	case itemCompleted:
-		return chat.Event{Seq: it.seq, Body: it.msg.completion()}, true
-	case itemStarted:
-		m := it.msg.Message
-		m.Status, m.Text, m.Reasoning = chat.StatusStreaming, "", ""
-		m.FinishReason, m.Error, m.Usage = "", nil, nil
-		return chat.Event{Seq: it.seq, Body: chat.MessageCreated{Message: m}}, true
-	case itemMessage:
-		return chat.Event{Seq: it.seq, Body: chat.MessageCreated{Message: it.msg.snapshot()}}, true
-	default:
-		return chat.Event{Seq: it.seq, Body: it.body}, true
+	if it.kind == itemDeltas {
+		if it.first > l.shown {
+			return chat.Event{}, false
+		}
+		return it.msg.join(it, after, min(it.seq, l.shown)), true
 	}
+	if it.seq > l.shown {
+		return chat.Event{}, false
+	}
+	e := chat.Event{Seq: it.seq, Body: it.body}
+	switch it.kind {
+	case itemCompleted:
+		e.Body = it.msg.completion()
+	case itemStarted:
+		e.Body = chat.MessageCreated{Message: it.msg.begun()}
+	case itemMessage:
+		e.Body = chat.MessageCreated{Message: it.msg.whole()}
+	}
+	return e, true
 }
 
-// join gives the deltas of a run after a seq as one event: those of one kind, up to maxDelta bytes.
-func (m *message) join(run *item, after int64) chat.Event {
+// join gives the deltas of a run after a seq, and not beyond last, as one event: those of one kind, up to maxDelta
+// bytes.
+func (m *message) join(run *item, after, last int64) chat.Event {
 	from := max(after+1, run.first)
 	i := run.mark + int(from-run.first)
-	last := run.mark + int(run.seq-run.first)
+	end := run.mark + int(last-run.first)
 	kind := m.marks[i].kind()
-	start := 0
-	for k := i - 1; k >= 0; k-- {
-		if m.marks[k].kind() == kind {
-			start = m.marks[k].end()
-			break
-		}
-	}
+	start := m.length(kind, i-1)
 	j := i
-	for j < last && m.marks[j+1].kind() == kind && m.marks[j+1].end()-start <= maxDelta {
+	for j < end && m.marks[j+1].kind() == kind && m.marks[j+1].end()-start <= maxDelta {
 		j++
 	}
 	text := &m.text
@@ -194,6 +276,16 @@ func (m *message) join(run *item, after int64) chat.Event {
 	}
 }
 
+// length gives how much text of a kind there is after the i-th delta.
+func (m *message) length(kind chat.DeltaKind, i int) int {
+	for ; i >= 0; i-- {
+		if m.marks[i].kind() == kind {
+			return m.marks[i].end()
+		}
+	}
+	return 0
+}
+
 func (m *message) completion() chat.MessageCompleted {
 	return chat.MessageCompleted{
 		MessageID: m.ID, Status: m.Status, FinishReason: m.FinishReason, Usage: m.Usage,
@@ -201,60 +293,128 @@ func (m *message) completion() chat.MessageCompleted {
 	}
 }
 
-// newest gives the newest messages, each whole and at its last seq, in order; and whether there are older ones. A
-// response in progress is among them whatever the limit: the deltas that follow would mean nothing without it.
+// newest gives the newest messages that are shown, each whole and at its last seq, in order; and whether there are
+// older ones. A response in progress is among them whatever the limit: the deltas that follow would mean nothing
+// without it.
 func (l *eventLog) newest(limit int) (events []chat.Event, more bool) {
 	seen := make(map[*message]bool)
 	for i := len(l.items) - 1; i >= 0; i-- {
-		msg := l.items[i].msg
-		if msg == nil || seen[msg] {
+		it := &l.items[i]
+		if it.msg == nil || seen[it.msg] || max(it.first, 1) > l.shown || it.kind != itemDeltas && it.seq > l.shown {
 			continue
 		}
-		seen[msg] = true
-		if len(events) >= limit && msg.Status != chat.StatusStreaming {
+		seen[it.msg] = true
+		m := l.shownOf(it)
+		if len(events) >= limit && m.Status != chat.StatusStreaming {
 			more = true
 			continue
 		}
-		events = append(events, chat.Event{Seq: l.items[i].seq, Body: chat.MessageCreated{Message: msg.snapshot()}})
+		events = append(events, chat.Event{Seq: min(it.seq, l.shown), Body: chat.MessageCreated{Message: m}})
 	}
 	slices.Reverse(events)
 	return events, more || l.older
+}
+
+// shownOf gives a message as far as it is shown; it is the last item of it of which something is.
+func (l *eventLog) shownOf(it *item) chat.Message {
+	if it.msg.last <= l.shown {
+		return it.msg.whole()
+	}
+	m := it.msg.begun()
+	if it.kind == itemDeltas {
+		i := it.mark + int(min(it.seq, l.shown)-it.first)
+		m.Text = it.msg.text.String()[:it.msg.length(chat.DeltaText, i)]
+		m.Reasoning = it.msg.reasoning.String()[:it.msg.length(chat.DeltaReasoning, i)]
+	}
+	return m
 }
 
 // history gives the messages in the order of their numbers, as far as they go.
 func (l *eventLog) history() []chat.Message {
 	all := make([]chat.Message, 0, len(l.messages))
 	for _, msg := range l.messages {
-		all = append(all, msg.snapshot())
+		all = append(all, msg.whole())
 	}
 	slices.SortFunc(all, func(a, b chat.Message) int { return int(a.N - b.N) })
 	return all
 }
 
-// compact drops the deltas of responses that were finished before a time: such a message is one item, at its last
-// seq.
-func (l *eventLog) compact(before time.Time) {
-	old := func(msg *message) bool {
-		return msg != nil && !msg.finished.IsZero() && msg.finished.Before(before)
+// unplaced gives the places of the messages up to a seq which the store does not know yet.
+func (l *eventLog) unplaced(upTo int64) []chat.Place {
+	var places []chat.Place
+	for _, msg := range l.messages {
+		if msg.Seq == 0 && msg.last <= upTo {
+			places = append(places, chat.Place{MessageID: msg.ID, Seq: msg.last})
+		}
 	}
+	return places
+}
+
+// placed notes that the store knows the places.
+func (l *eventLog) placed(places []chat.Place) {
+	for _, p := range places {
+		if msg, ok := l.messages[p.MessageID]; ok {
+			msg.Seq = p.Seq
+		}
+	}
+}
+
+// compact drops the deltas of responses that were finished before a time: such a message is one item, at its last
+// seq. Of what else had happened when the log was compacted the time before, the last alone stays, as the present
+// state of the session.
+func (l *eventLog) compact(before time.Time, state chat.SessionUpdated) {
+	old := func(msg *message) bool {
+		return msg != nil && !msg.finished.IsZero() && msg.finished.Before(before) && msg.last <= l.shown
+	}
+	lastOther, others := -1, 0
 	kept := l.items[:0]
 	for _, it := range l.items {
-		if old(it.msg) {
+		switch {
+		case old(it.msg):
 			if it.kind != itemCompleted {
 				continue
 			}
 			it.kind = itemMessage
+		case it.kind == itemOther && it.seq <= l.settled:
+			others++
+			if lastOther >= 0 {
+				kept = slices.Delete(kept, lastOther, lastOther+1)
+			}
+			lastOther = len(kept)
 		}
 		kept = append(kept, it)
 	}
+	if others > 1 {
+		kept[lastOther].body = state
+	}
 	clear(l.items[len(kept):])
-	l.items = kept
+	l.items, l.settled = kept, l.shown
 	for _, msg := range l.messages {
 		if old(msg) {
 			// The builders have room to spare that nobody needs any more.
 			msg.Text, msg.Reasoning = strings.Clone(msg.Text), strings.Clone(msg.Reasoning)
 			msg.text, msg.reasoning, msg.marks, msg.finished = strings.Builder{}, strings.Builder{}, nil, time.Time{}
 		}
+	}
+}
+
+// trim leaves the oldest messages to the store, so that keep are left, as far as it knows the log: up to stored.
+func (l *eventLog) trim(keep int, stored int64) {
+	excess, cut := len(l.messages)-keep, 0
+	for excess > 0 && cut < len(l.items) && l.items[cut].seq <= stored {
+		it := &l.items[cut]
+		if it.kind == itemMessage {
+			l.textSize -= int64(len(it.msg.Text) + len(it.msg.Reasoning))
+			delete(l.messages, it.msg.ID)
+			excess--
+		} else if it.kind != itemOther {
+			break // the deltas of a response: it is not old enough
+		}
+		cut++
+	}
+	if cut > 0 {
+		l.floor, l.older = l.items[cut-1].seq, true
+		l.items = slices.Clone(l.items[cut:])
 	}
 }
 

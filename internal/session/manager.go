@@ -3,18 +3,16 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/journal"
 )
-
-// loadedMessages is how many of its newest messages a session has in memory when it comes from the store: as many as
-// a client may ask for.
-const loadedMessages = 200
 
 // storeTimeout bounds one operation of the store.
 const storeTimeout = 10 * time.Second
@@ -47,24 +45,28 @@ type Config struct {
 	GracePeriod        time.Duration // inactive for so long: removed from memory
 	CleanupInterval    time.Duration
 	WarnThreshold      int // sessions in memory; 0: no warning
+	MaxResponseTimes   int // kept of each session; 0: none
 }
 
 // Manager holds the sessions that are in memory and brings in others from the store. It is the glossary's
 // Session_Manager and Session_Store.
 type Manager struct {
-	cfg    Config
-	store  chat.Store
-	models Models
-	log    *slog.Logger
+	cfg     Config
+	store   chat.Store
+	journal *journal.Journal
+	models  Models
+	log     *slog.Logger
 
 	ctx     context.Context // ends when turns are forced to
 	cancel  context.CancelCauseFunc
 	storing context.Context // ends when nothing more is to be stored
 	giveUp  context.CancelFunc
 
-	mu       sync.Mutex // guards the fields below
-	sessions map[string]*slot
-	warned   bool
+	mu        sync.Mutex // guards the fields below
+	sessions  map[string]*slot
+	recovered map[string]*journal.Recovered // what the journal had at the start, until it is settled
+	dead      map[string]string             // the epochs of sessions that were lost, by session ID, until a new one begins
+	warned    bool
 
 	turnMu   sync.Mutex // guards the fields below
 	drained  bool       // no turn begins any more
@@ -75,24 +77,32 @@ type Manager struct {
 	cleanup sync.WaitGroup
 }
 
-// slot is a session's place in memory, also while it is being loaded.
+// slot is a session's place in memory, also while it is being loaded, or leaves.
 type slot struct {
 	ready   chan struct{} // closed once session or err is set
 	session *Session
 	err     error
 }
 
-// NewManager makes a Manager and starts its cleanup, which [Manager.Close] ends.
-func NewManager(cfg Config, store chat.Store, models Models, log *slog.Logger) *Manager {
+// errLeft is the error of a slot whose session has just left: it is to be looked for again.
+var errLeft = errors.New("the session has left memory")
+
+// NewManager makes a Manager. It begins to settle what the journal has of an earlier life of the server, and its
+// cleanup; [Manager.Close] ends both.
+func NewManager(cfg Config, store chat.Store, j *journal.Journal, models Models, log *slog.Logger) *Manager {
 	m := &Manager{
-		cfg: cfg, store: store, models: models, log: log,
-		sessions: make(map[string]*slot), finished: make(chan struct{}),
+		cfg: cfg, store: store, journal: j, models: models, log: log,
+		sessions: make(map[string]*slot), recovered: j.Recovered(), dead: make(map[string]string),
+		finished: make(chan struct{}),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	m.storing, m.giveUp = context.WithCancel(context.Background())
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
-	m.cleanup.Go(func() { m.runCleanup(ctx) })
+	m.cleanup.Go(func() {
+		m.settleRecovered(ctx)
+		m.runCleanup(ctx)
+	})
 	return m
 }
 
@@ -109,7 +119,8 @@ func (m *Manager) Create(userID, model string, metadata map[string]string) (*Ses
 	s := newSession(m, chat.Session{
 		ID: chat.NewID(), UserID: userID, Model: model, Status: chat.SessionStatusActive,
 		CreatedAt: now, LastActiveAt: now, Metadata: metadata,
-	}, nil, false)
+		Claim: chat.Claim{Owner: m.journal.ID(), Epoch: chat.NewID()},
+	}, newEventLog(), 1)
 	s.holds = 1
 	ctx, cancel := m.storeContext()
 	defer cancel()
@@ -144,6 +155,9 @@ func (m *Manager) Open(ctx context.Context, id string, may func(*chat.Session) b
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
+		if errors.Is(place.err, errLeft) {
+			continue
+		}
 		if place.err != nil {
 			return nil, place.err
 		}
@@ -152,6 +166,12 @@ func (m *Manager) Open(ctx context.Context, id string, may func(*chat.Session) b
 		}
 		if m.hold(id, place) {
 			return place.session, nil
+		}
+		if !place.session.Lost() {
+			continue
+		}
+		if err := await(ctx, place.session.gone); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -172,7 +192,7 @@ func (s *Session) admits(may func(*chat.Session) bool) (err error) {
 
 func errEnded() error { return chat.NewError(chat.CodeSessionEnded, "the session has ended") }
 
-// hold keeps the session in memory, unless it has just left.
+// hold keeps the session in memory, unless it has just left, or is lost.
 func (m *Manager) hold(id string, place *slot) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -182,6 +202,9 @@ func (m *Manager) hold(id string, place *slot) bool {
 	s := place.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lost != nil {
+		return false
+	}
 	s.holds++
 	s.inactive = false
 	return true
@@ -199,73 +222,97 @@ func (m *Manager) load(id string, place *slot) {
 	m.checkThreshold()
 }
 
-func (m *Manager) read(id string) (*Session, error) {
-	ctx, cancel := m.storeContext()
-	defer cancel()
-	record, err := m.store.Session(ctx, id)
-	switch {
-	case errors.Is(err, chat.ErrNotFound):
-		return nil, notFound()
-	case err != nil:
-		return nil, storageError(err)
-	case record.Status == chat.SessionStatusEnded:
-		return newSession(m, record, nil, false), nil
-	}
-	stored, err := m.store.Messages(ctx, id, 0, loadedMessages+1)
-	if err != nil {
-		return nil, storageError(err)
-	}
-	older := len(stored) > loadedMessages
-	if older {
-		stored = stored[1:]
-	}
-	if stored, err = m.closeInterrupted(ctx, id, stored); err != nil {
-		return nil, err
-	}
-	record.AssistedBy = nil // a takeover holds its session in memory: this one's ended with the server that had it
-	if !m.models.Has(record.Model) {
-		record.Model = m.models.Default()
-	}
-	return newSession(m, record, stored, older), nil
-}
-
-// closeInterrupted gives each response that the server went down under its end, and each question that got none an
-// empty one, so that it can be retried.
-func (m *Manager) closeInterrupted(ctx context.Context, id string, stored []chat.Message) ([]chat.Message, error) {
-	known := make(map[string]bool, len(stored))
-	for i := range stored {
-		known[stored[i].ID] = true
-		if stored[i].Status != chat.StatusStreaming {
-			continue
-		}
-		stored[i].Status = chat.StatusInterrupted
-		if err := m.store.UpdateMessage(ctx, id, stored[i]); err != nil {
-			return nil, storageError(fmt.Errorf("close an interrupted response: %w", err))
-		}
-	}
-	for _, question := range slices.Clone(stored) {
-		if question.AnswerID == "" || known[question.AnswerID] {
-			continue
-		}
-		answer := chat.Message{
-			ID: question.AnswerID, N: stored[len(stored)-1].N + 1, Role: chat.RoleAssistant,
-			Status: chat.StatusInterrupted, CreatedAt: chat.Now(), ReplyTo: question.ID,
-		}
-		if err := m.store.InsertMessage(ctx, id, answer); err != nil {
-			return nil, storageError(fmt.Errorf("close an unanswered question: %w", err))
-		}
-		stored = append(stored, answer)
-	}
-	return stored, nil
-}
-
-// remove takes a session out of memory, whoever still reads it.
+// remove takes a session that has ended, or is lost, out of memory, whoever still reads it.
 func (m *Manager) remove(s *Session) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if place, ok := m.sessions[s.id]; ok && place.session == s {
 		delete(m.sessions, s.id)
 	}
+	if s.Lost() {
+		m.dead[s.id] = s.epoch
+	}
+	s.leave()
+}
+
+// isDead reports whether a session's epoch must not go on, as the journal does not have all that readers were shown.
+func (m *Manager) isDead(id, epoch string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dead[id] == epoch
+}
+
+// recoveredOf gives what the journal had of a session at the start, as long as that is not settled; nil: nothing.
+func (m *Manager) recoveredOf(id string) *journal.Recovered {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.recovered[id]
+}
+
+// settled notes that what the journal had of a session at the start is in its log.
+func (m *Manager) settled(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.recovered, id)
+}
+
+// forget drops what the journal has of a session, and what is known of its epochs.
+func (m *Manager) forget(id string) {
+	m.settled(id)
+	m.mu.Lock()
+	delete(m.dead, id)
+	m.mu.Unlock()
+	m.journal.Forget(id)
+}
+
+// settlers bounds how many sessions are stored at the same time.
+const settlers = 16
+
+// each calls f for each of the sessions, some at the same time, and waits for all.
+func each[T any](all []T, f func(T)) {
+	next := make(chan T)
+	var workers sync.WaitGroup
+	for range min(settlers, len(all)) {
+		workers.Go(func() {
+			for v := range next {
+				f(v)
+			}
+		})
+	}
+	for _, v := range all {
+		next <- v
+	}
+	close(next)
+	workers.Wait()
+}
+
+// settleRecovered brings in the sessions that the server went down under, so that their responses are closed and
+// stored, whether anybody asks for them or not.
+func (m *Manager) settleRecovered(ctx context.Context) {
+	m.mu.Lock()
+	ids := slices.Collect(maps.Keys(m.recovered))
+	m.mu.Unlock()
+	if len(ids) == 0 {
+		return
+	}
+	each(ids, func(id string) {
+		s, err := m.Open(ctx, id, func(*chat.Session) bool { return true })
+		switch {
+		case err == nil:
+			if err = s.checkpoint(ctx, nil); err == nil {
+				s.Release()
+				return
+			}
+			s.Release()
+		case chat.AsError(err).Code == chat.CodeSessionEnded, chat.AsError(err).Code == chat.CodeSessionNotFound:
+			return
+		}
+		if ctx.Err() == nil {
+			m.log.Warn("settling a session from the journal failed; it is tried again when it is opened", "session", id,
+				"error", err)
+		}
+	})
+	m.log.Info("the journal's sessions are settled", "sessions", len(ids))
 }
 
 // beginTurn counts a turn in; false: a drain has begun.
@@ -336,14 +383,30 @@ func (m *Manager) Drain(soft, hard context.Context) (interrupted int) {
 	return interrupted
 }
 
-// Close ends the turns that are left and the cleanup, and waits for them as long as ctx lasts. Nothing is stored
-// afterwards.
+// Close ends the turns that are left and the cleanup, stores how far each session has come and lets go of it, so that
+// it can go on wherever it is opened next. It waits for all of that as long as ctx lasts. Nothing is stored afterwards.
 func (m *Manager) Close(ctx context.Context) error {
 	m.StopTurns()
 	m.cancel(errShutdown)
-	err := await(ctx, m.finished)
-	m.giveUp()
 	m.stop()
+	err := await(ctx, m.finished)
+	defer context.AfterFunc(ctx, m.giveUp)()
+	unsettled := m.settleAll()
+	m.giveUp()
 	m.cleanup.Wait()
+	if unsettled > 0 {
+		m.log.Warn("sessions could not be settled; the journal has what is missing", "sessions", unsettled)
+	}
 	return err
+}
+
+// settleAll lets go of every session in memory, and returns how many could not be stored.
+func (m *Manager) settleAll() (failed int64) {
+	var failures atomic.Int64
+	each(m.loaded(), func(s *Session) {
+		if err := s.settle(); err != nil {
+			failures.Add(1)
+		}
+	})
+	return failures.Load()
 }

@@ -2,7 +2,10 @@ package session
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
+
+	"github.com/parley-chat/parley/chat"
 )
 
 // compactAfter is how long the log of a finished response keeps its deltas, for readers that come back in the middle.
@@ -61,34 +64,46 @@ func (m *Manager) runCleanup(ctx context.Context) {
 	}
 }
 
-// clean compacts the logs, marks sessions that nobody needs as inactive, and removes those that have been so for the
-// grace period.
+// clean compacts the logs, stores how far sessions have come, marks those that nobody needs as inactive, and removes
+// those that have been so for the grace period.
 func (m *Manager) clean(now time.Time) {
-	removed := 0
-	for _, s := range m.loaded() {
+	var removed atomic.Int64
+	each(m.loaded(), func(s *Session) {
 		s.compact(now.Add(-compactAfter))
-		if m.retire(s, now) {
-			removed++
+		if place := m.retire(s, now); place != nil {
+			if m.evict(s, place) {
+				removed.Add(1)
+			}
+			return
 		}
-	}
-	if removed > 0 {
-		m.log.Info("inactive sessions have left memory", "removed", removed, "left", m.count())
+		if err := s.checkpoint(m.storing, nil); err != nil {
+			m.log.Warn("storing how far a session has come failed", "session", s.id, "error", err)
+		}
+	})
+	if n := removed.Load(); n > 0 {
+		m.log.Info("inactive sessions have left memory", "removed", n, "left", m.count())
 	}
 	m.checkThreshold()
 }
 
+// compact gives up what the log need not have in memory.
 func (s *Session) compact(before time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.log.compact(before)
+	s.log.compact(before, state(&s.record))
+	s.log.trim(loadedMessages, s.record.LogEnd)
 }
 
-// retire marks the session as inactive, or removes it, as its idle time demands.
-func (m *Manager) retire(s *Session, now time.Time) (removed bool) {
+// retire marks the session as inactive, or, once its time has come, takes it from those who look for it: they wait at
+// the slot that it returns until it has left.
+func (m *Manager) retire(s *Session, now time.Time) (leaving *slot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if place, ok := m.sessions[s.id]; !ok || place.session != s {
+		return nil
+	}
 	idle := now.Sub(s.lastUsed)
 	switch {
 	case s.holds > 0 || s.turn != nil || idle < m.cfg.IdleTimeout:
@@ -96,10 +111,57 @@ func (m *Manager) retire(s *Session, now time.Time) (removed bool) {
 	case idle < m.cfg.IdleTimeout+m.cfg.GracePeriod:
 		s.inactive = true
 	default:
-		delete(m.sessions, s.id)
-		return true
+		leaving = &slot{ready: make(chan struct{})}
+		m.sessions[s.id] = leaving
 	}
-	return false
+	return leaving
+}
+
+// evict stores what is to be stored of a session that leaves. Where that fails it stays.
+func (m *Manager) evict(s *Session, place *slot) (left bool) {
+	err := s.settle()
+	if err != nil {
+		m.log.Warn("a session stays in memory, as it could not be stored", "session", s.id, "error", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil && !s.Lost() {
+		place.session = s
+	} else {
+		place.err = errLeft
+		delete(m.sessions, s.id)
+		s.leave()
+	}
+	close(place.ready)
+	return place.err != nil
+}
+
+// settle stores how far the session has come and gives up its claim: it ends cleanly, and whoever opens it next
+// continues its log.
+func (s *Session) settle() error {
+	if err := s.awaitWritten(s.manager.storing); err != nil {
+		return err
+	}
+	if err := s.checkpoint(s.manager.storing, nil); err != nil {
+		return err
+	}
+	record := s.Record()
+	if record.Status == chat.SessionStatusEnded || s.Lost() {
+		return nil
+	}
+	s.mu.RLock()
+	whole := s.record.LogEnd == s.log.end
+	s.mu.RUnlock()
+	if !whole {
+		return nil // the journal has the rest
+	}
+	ctx, cancel := s.manager.storeContext()
+	defer cancel()
+	free := chat.Claim{Epoch: record.Claim.Epoch}
+	if err := s.manager.store.ClaimSession(ctx, s.id, record.Claim, free); err != nil {
+		return storageError(err)
+	}
+	return nil
 }
 
 func (m *Manager) count() int {

@@ -116,9 +116,8 @@ func (s *Session) publish(draft chat.Session, events ...chat.EventBody) {
 	s.change(func() {
 		s.record = draft
 		for _, body := range events {
-			s.log.addOther(body)
+			s.addOther(body)
 		}
-		s.dropEndedLog()
 	})
 }
 
@@ -134,32 +133,86 @@ func (s *Session) lockRecord(ctx context.Context) error {
 
 func (s *Session) unlockRecord() { <-s.recordGate }
 
-// storeRecord stores a draft of the record. The record's gate is held.
-func (s *Session) storeRecord(draft *chat.Session) error {
+// storeRecord stores a draft of the record, with places of messages. The record's gate is held. Where another server has
+// claimed the session, or ended it, the session is lost.
+func (s *Session) storeRecord(draft *chat.Session, places ...chat.Place) error {
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
-	if err := s.manager.store.UpdateSession(ctx, draft); err != nil {
+	err := s.manager.store.UpdateSession(ctx, draft, places...)
+	if errors.Is(err, chat.ErrStale) {
+		if s.endedAs(ctx, draft) {
+			return nil // by an earlier attempt whose answer was lost
+		}
+		err = chat.NewError(chat.CodeSessionBusy, "the session is in use by another server").WithCause(err)
+		s.lose(err)
+		return err
+	}
+	if err != nil {
 		return storageError(err)
 	}
 	return nil
 }
 
-// touch stores when the session was last active.
-func (s *Session) touch(ctx context.Context) error {
+// endedAs reports whether the store has the session with the end that the draft gives it.
+func (s *Session) endedAs(ctx context.Context, draft *chat.Session) bool {
+	if draft.Status != chat.SessionStatusEnded {
+		return false
+	}
+	stored, err := s.manager.store.Session(ctx, s.id)
+	return err == nil && stored.Status == chat.SessionStatusEnded && stored.Claim == draft.Claim
+}
+
+// checkpoint stores what the store does not know of the session yet: its record, how far its log has come, and the
+// places of its messages. A response in progress, and what comes after its beginning, is left to the journal. response
+// is that of the turn which has just ended; nil: there is none.
+func (s *Session) checkpoint(ctx context.Context, response *chat.ResponseTime) error {
 	if err := s.lockRecord(ctx); err != nil {
 		return err
 	}
 	defer s.unlockRecord()
-	draft := s.Record()
-	if draft.Status == chat.SessionStatusEnded {
+	draft, places, changed := s.unstored(response)
+	if !changed {
 		return nil
 	}
-	draft.LastActiveAt = chat.Now()
-	if err := s.storeRecord(&draft); err != nil {
-		return err
+	end := draft.LogEnd
+	err := s.storeRecord(&draft, places...)
+	s.change(func() {
+		if err != nil {
+			draft.LogEnd = s.record.LogEnd
+		} else {
+			s.log.placed(places)
+		}
+		s.record = draft
+	})
+	if err == nil {
+		s.journal.Stored(end)
 	}
-	s.publish(draft)
-	return nil
+	return err
+}
+
+// unstored gives the record as it is to be stored, the places of messages that the store does not know, and whether
+// there is anything new in it.
+func (s *Session) unstored(response *chat.ResponseTime) (draft chat.Session, places []chat.Place, changed bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	draft = s.record
+	if draft.Status == chat.SessionStatusEnded || s.lost != nil {
+		return draft, nil, false
+	}
+	draft.LogEnd = s.log.shown
+	if s.turn != nil && s.turn.msg != nil {
+		draft.LogEnd = max(s.record.LogEnd, min(draft.LogEnd, s.turn.msg.begin-1))
+	}
+	if s.lastMessage.After(draft.LastActiveAt) {
+		draft.LastActiveAt = s.lastMessage
+	}
+	if response != nil {
+		draft.ResponseTimes = chat.AddResponseTime(draft.ResponseTimes, *response, s.manager.cfg.MaxResponseTimes)
+	}
+	places = s.log.unplaced(draft.LogEnd)
+	changed = response != nil || len(places) > 0 || draft.LogEnd > s.record.LogEnd ||
+		draft.LastActiveAt.After(s.record.LastActiveAt)
+	return draft, places, changed
 }
 
 // End ends the session for good. A response in progress is cancelled first; its text is kept. Where the end cannot be
@@ -177,6 +230,11 @@ func (s *Session) End(ctx context.Context, reason chat.EndReason) error {
 		return err
 	}
 	s.manager.remove(s)
+	// The store has the end, and the messages. The journal's part may go, once it is written.
+	if err := s.awaitWritten(s.manager.storing); err == nil {
+		s.manager.journal.Forget(s.id)
+	}
+	s.change(s.dropEndedLog)
 	return nil
 }
 
@@ -212,8 +270,7 @@ func (s *Session) end(ctx context.Context, reason chat.EndReason, pending []<-ch
 	draft := s.Record()
 	draft.Status, draft.EndReason = chat.SessionStatusEnded, reason
 	draft.AssistedBy, draft.LastActiveAt = nil, chat.Now()
-	// Stale: an earlier attempt has ended it in the store, and its answer was lost.
-	if err := s.storeRecord(&draft); err != nil && !errors.Is(err, chat.ErrStale) {
+	if err := s.storeRecord(&draft); err != nil {
 		return err
 	}
 	s.publish(draft, chat.SessionEnded{Reason: reason})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/journal"
 )
 
 // Session is one conversation in memory. It is made by a [Manager], and whoever gets one from there gives it back by
@@ -18,6 +19,9 @@ type Session struct {
 	id      string
 	epoch   string
 	manager *Manager
+	journal *journal.Log
+	gone    chan struct{} // closed when it has left memory for good
+	leave   func()        // closes it
 
 	// recordGate admits one change of the stored record at a time. It is held across I/O and waited for with a
 	// context, which a mutex must not be.
@@ -26,36 +30,40 @@ type Session struct {
 	mu          sync.RWMutex // guards the fields below
 	record      chat.Session
 	log         eventLog
+	written     <-chan struct{} // closed when the journal has the last event
 	nextN       int64
-	oldestN     int64 // messages below it are in the store only
 	turn        *turn // the response in progress
 	submissions map[string]*submission
 	ending      bool
-	wakers      []*waker // replaced, never changed
-	holds       int      // readers, turns and commands that need it in memory
-	lastUsed    time.Time
-	inactive    bool // nobody needs it; it leaves memory after the grace period
+	lost        error     // why it is of no use any more and is to be loaded anew; nil: it is not
+	wakers      []*waker  // replaced, never changed
+	holds       int       // readers, turns and commands that need it in memory
+	lastUsed    time.Time // by anybody
+	lastMessage time.Time // when somebody last said something; zero: nobody has since it was loaded
+	inactive    bool      // nobody needs it; it leaves memory after the grace period
 }
 
 type waker struct{ wake func() }
 
-func newSession(m *Manager, record chat.Session, stored []chat.Message, older bool) *Session {
+// newSession puts a session with its log into memory. The log is continued under the record's claim.
+func newSession(m *Manager, record chat.Session, log eventLog, nextN int64) *Session {
+	written := make(chan struct{})
+	close(written)
 	s := &Session{
 		id:          record.ID,
-		epoch:       chat.NewID(),
+		epoch:       record.Claim.Epoch,
 		manager:     m,
+		gone:        make(chan struct{}),
 		recordGate:  make(chan struct{}, 1),
 		record:      record,
-		log:         newEventLog(),
-		nextN:       1,
+		log:         log,
+		written:     written,
+		nextN:       nextN,
 		submissions: make(map[string]*submission),
 		lastUsed:    time.Now(),
 	}
-	s.log.restore(stored, older)
-	if len(stored) > 0 {
-		s.oldestN = stored[0].N
-		s.nextN = stored[len(stored)-1].N + 1
-	}
+	s.leave = sync.OnceFunc(func() { close(s.gone) })
+	s.journal = m.journal.Begin(s.id, s.epoch, log.end, s.journaled)
 	return s
 }
 
@@ -91,19 +99,23 @@ func (s *Session) Release() {
 	s.lastUsed = time.Now()
 }
 
-// Responding reports whether a response is in progress.
+// Responding reports whether a response is in progress whose end cannot be read yet.
 func (s *Session) Responding() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.turn != nil
+	return s.turn != nil || s.log.shown < s.log.end
 }
 
-// Cursor is a reader's place in a session's log. The zero Cursor stands before the first event. It belongs to one
-// reader and is not safe for concurrent use.
-type Cursor struct {
-	backlog []chat.Event // what an opening reader gets first: its history
-	pos     int64        // the log has been read up to here
-	sent    int64        // what the reader knows to have: the seq of the last event it was given
+// ResponseTimes describes how long the session's latest responses took to their first text and to their end.
+func (s *Session) ResponseTimes() (firstToken, total chat.Summary) {
+	return chat.SummariseResponseTimes(s.Record().ResponseTimes)
+}
+
+// Lost reports whether the session is of no use any more. Whoever reads it has to open it anew, and finds another epoch.
+func (s *Session) Lost() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.lost != nil
 }
 
 // Attach gives a reader its place in the log, and what it is told of the session. With after and the log's own epoch
@@ -113,12 +125,12 @@ type Cursor struct {
 func (s *Session) Attach(after *int64, epoch string, history int) (Cursor, chat.SessionOpened, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	opened := chat.SessionOpened{Session: s.record, Epoch: s.epoch, Seq: s.log.end}
+	opened := chat.SessionOpened{Session: s.record, Epoch: s.epoch, Seq: s.log.shown}
 	if s.turn != nil && s.turn.msg != nil {
 		opened.InProgress = s.turn.msg.ID
 	}
 	if after != nil && epoch == s.epoch {
-		if *after > s.log.end {
+		if *after > s.log.shown {
 			return Cursor{}, opened, chat.InvalidField("after", "it lies beyond the end of the session's log")
 		}
 		opened.Resumed = true
@@ -128,48 +140,22 @@ func (s *Session) Attach(after *int64, epoch string, history int) (Cursor, chat.
 	opened.Reset = after != nil
 	backlog, more := s.log.newest(history)
 	opened.HasMore = more
-	if n := len(backlog); s.log.end > 0 && (n == 0 || backlog[n-1].Seq < s.log.end) {
+	if n := len(backlog); s.log.shown > 0 && (n == 0 || backlog[n-1].Seq < s.log.shown) {
 		// What else happened up to the log's end is told as what it has come to.
-		backlog = append(backlog, chat.Event{Seq: s.log.end, Body: chat.SessionUpdated{
-			Title: new(s.record.Title), Model: new(s.record.Model), HelpRequested: new(s.record.HelpRequested),
-			AssistedBy: s.record.AssistedBy,
-		}})
+		backlog = append(backlog, chat.Event{Seq: s.log.shown, Body: state(&s.record)})
 	}
-	return Cursor{backlog: backlog, pos: s.log.end}, opened, nil
+	return Cursor{backlog: backlog, pos: s.log.shown}, opened, nil
 }
 
-// Read gives the next event after the cursor and moves the cursor behind it. It never blocks: false means that there
-// is nothing yet.
-func (s *Session) Read(c *Cursor) (chat.Event, bool) {
-	e, ok := s.nextEvent(c)
-	if !ok {
-		return chat.Event{}, false
+// state is what a reader is told who has skipped over changes.
+func state(r *chat.Session) chat.SessionUpdated {
+	return chat.SessionUpdated{
+		Title: new(r.Title), Model: new(r.Model), HelpRequested: new(r.HelpRequested), AssistedBy: new(r.AssistedBy),
 	}
-	e.SessionID = s.id
-	e.From = c.sent + 1
-	c.sent = e.Seq
-	c.pos = max(c.pos, e.Seq)
-	return e, true
 }
 
-func (s *Session) nextEvent(c *Cursor) (chat.Event, bool) {
-	if len(c.backlog) > 0 {
-		e := c.backlog[0]
-		c.backlog = c.backlog[1:]
-		return e, true
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.log.next(c.pos)
-}
-
-// Passed reports whether the event of this seq lies behind the cursor, so that Read will not give it any more.
-func (c *Cursor) Passed(seq int64) bool {
-	return seq <= c.pos && (len(c.backlog) == 0 || seq < c.backlog[0].Seq)
-}
-
-// Notify has wake called after each change of the log, until stop is called. wake must not block; a last call may
-// come late, after stop.
+// Notify has wake called after each change of what can be read, until stop is called. wake must not block; a last call
+// may come late, after stop.
 func (s *Session) Notify(wake func()) (stop func()) {
 	w := &waker{wake}
 	s.mu.Lock()
@@ -189,7 +175,7 @@ func (s *Session) dropEndedLog() {
 	if s.record.Status == chat.SessionStatusEnded && len(s.wakers) == 0 {
 		end := s.log.end
 		s.log = newEventLog()
-		s.log.end = end
+		s.log.end, s.log.shown = end, end
 	}
 }
 
@@ -207,10 +193,16 @@ func (s *Session) Follow(ctx context.Context, after int64) iter.Seq2[chat.Event,
 		defer stop()
 		cursor := Cursor{pos: after, sent: after}
 		for {
-			for e, ok := s.Read(&cursor); ok; e, ok = s.Read(&cursor) {
+			e, ok, err := s.Read(&cursor)
+			if err != nil {
+				yield(chat.Event{}, err)
+				return
+			}
+			if ok {
 				if !yield(e, nil) {
 					return
 				}
+				continue
 			}
 			select {
 			case <-changed:
@@ -222,13 +214,19 @@ func (s *Session) Follow(ctx context.Context, after int64) iter.Seq2[chat.Event,
 	}
 }
 
-// change runs f under the lock and wakes the readers afterwards.
+// change runs f under the lock.
 func (s *Session) change(f func()) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	f()
 	s.lastUsed = time.Now()
+}
+
+// wake tells the readers that something has changed. The lock is not held.
+func (s *Session) wake() {
+	s.mu.RLock()
 	wakers := s.wakers
-	s.mu.Unlock()
+	s.mu.RUnlock()
 	for _, w := range wakers {
 		w.wake()
 	}
@@ -236,8 +234,14 @@ func (s *Session) change(f func()) {
 
 // usable says why a command cannot be carried out any more, if so. The lock is held.
 func (s *Session) usable() error {
-	if s.ending || s.record.Status == chat.SessionStatusEnded {
+	switch {
+	case s.ending || s.record.Status == chat.SessionStatusEnded:
 		return errEnded()
+	case s.lost != nil:
+		return s.lost
+	}
+	if err := s.manager.journal.Err(); err != nil {
+		return journalError(err) // nothing could be shown: better to refuse than to accept and lose
 	}
 	return nil
 }

@@ -366,7 +366,7 @@ func TestEditReplacesTheLastMessageOnly(t *testing.T) {
 	})
 }
 
-func TestEndedSessionLeavesMemory(t *testing.T) {
+func TestR01_1_EndedSessionLeavesMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: hangs}, nil)
 		defer h.close(t)
@@ -408,7 +408,7 @@ func TestEndedSessionLeavesMemory(t *testing.T) {
 	})
 }
 
-func TestIdleSessionLeavesMemoryAndComesBack(t *testing.T) {
+func TestR01_2_IdleSessionLeavesMemoryAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(0, "yes")}, nil)
 		defer h.close(t)
@@ -640,6 +640,7 @@ func TestHistoryEndsWithWhatElseHappened(t *testing.T) {
 		if err := s.Update(t.Context(), new("Greetings"), nil); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		for _, limit := range []int{0, 50} {
 			cursor, opened, err := s.Attach(nil, "", limit)
 			if err != nil {

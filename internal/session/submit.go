@@ -16,6 +16,9 @@ type submission struct{ done chan struct{} }
 // The message's ID is the idempotency key: the same message again does nothing, and returns the event of the stored
 // one, marked as a repeat, for the sender alone. The same ID with another text or author is message_conflict.
 func (s *Session) Send(ctx context.Context, author chat.Author, role chat.Role, cmd chat.SendMessage) (*chat.Event, error) {
+	if again, err := s.findOlder(author, cmd); again != nil || err != nil {
+		return again, err
+	}
 	for {
 		a, err := s.admit(author, role, cmd)
 		switch {
@@ -28,6 +31,32 @@ func (s *Session) Send(ctx context.Context, author chat.Author, role chat.Role, 
 			return nil, err
 		}
 	}
+}
+
+// findOlder looks for a message among those that are in the store only, before it would be refused, or interrupt
+// something, because of the response in progress. Without one the attempt to store the message finds it.
+func (s *Session) findOlder(author chat.Author, cmd chat.SendMessage) (*chat.Event, error) {
+	if !s.mayBeOlder(cmd.MessageID) {
+		return nil, nil
+	}
+	ctx, cancel := s.manager.storeContext()
+	defer cancel()
+	stored, err := s.manager.store.Message(ctx, s.id, cmd.MessageID)
+	switch {
+	case errors.Is(err, chat.ErrNotFound) || err == nil && stored.Seq == 0:
+		return nil, nil
+	case err != nil:
+		return nil, storageError(err)
+	}
+	return s.repeat(&stored, stored.Seq, author, cmd.Text)
+}
+
+func (s *Session) mayBeOlder(messageID string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, held := s.log.messages[messageID]
+	_, coming := s.submissions[messageID]
+	return s.turn != nil && s.log.older && !held && !coming
 }
 
 // await waits for something to be done, as long as ctx lasts.
@@ -59,8 +88,8 @@ func (s *Session) admit(author chat.Author, role chat.Role, cmd chat.SendMessage
 		return a, err
 	}
 	if held, ok := s.log.messages[cmd.MessageID]; ok {
-		m := held.snapshot()
-		a.again, err = s.repeat(&m, held.seq, author, cmd.Text)
+		m := held.whole()
+		a.again, err = s.repeat(&m, held.last, author, cmd.Text)
 		return a, err
 	}
 	if sub, ok := s.submissions[cmd.MessageID]; ok {
@@ -93,20 +122,24 @@ func (s *Session) admit(author chat.Author, role chat.Role, cmd chat.SendMessage
 // submit stores the message, publishes it and starts the turn that was reserved for it, if any.
 func (s *Session) submit(m chat.Message, t *turn, sub *submission) (again *chat.Event, err error) {
 	stored, err := s.insert(m)
-	older := err == nil && stored.N < s.oldestN
+	older := err == nil && stored.Seq > 0
 	if older {
-		again, err = s.repeat(&stored, stored.N, *m.Author, m.Text)
+		again, err = s.repeat(&stored, stored.Seq, *m.Author, m.Text)
 	}
 	s.change(func() {
 		delete(s.submissions, m.ID)
 		close(sub.done)
+		if err == nil {
+			err = s.lost
+		}
 		if err != nil || older {
 			if t != nil {
 				s.abandonTurn(t)
 			}
 			return
 		}
-		s.log.addMessage(stored)
+		s.addMessage(stored)
+		s.lastMessage = stored.CreatedAt
 		if t == nil {
 			return
 		}
@@ -118,7 +151,28 @@ func (s *Session) submit(m chat.Message, t *turn, sub *submission) (again *chat.
 		}
 		s.startTurn(t)
 	})
+	if t == nil {
+		s.checkpointAfterMany()
+	} else if err != nil || older {
+		s.wake() // whoever waits for the turn to be over
+	}
 	return again, err
+}
+
+// maxUnstored is how many events may follow a checkpoint before the next one, where no turn's end brings it.
+const maxUnstored = 64
+
+// checkpointAfterMany sees to it that what the store does not know of the log stays little.
+func (s *Session) checkpointAfterMany() {
+	s.mu.RLock()
+	due := s.turn == nil && s.log.shown-s.record.LogEnd >= maxUnstored
+	s.mu.RUnlock()
+	if !due {
+		return
+	}
+	if err := s.checkpoint(s.manager.storing, nil); err != nil {
+		s.manager.log.Warn("storing how far a session has come failed", "session", s.id, "error", err)
+	}
 }
 
 // insert stores a user's or agent's message. One that is stored already, by an attempt whose answer was lost or in an
@@ -134,6 +188,12 @@ func (s *Session) insert(m chat.Message) (chat.Message, error) {
 		return m, storageError(err)
 	}
 	stored, err := s.manager.store.Message(ctx, s.id, m.ID)
+	if errors.Is(err, chat.ErrNotFound) {
+		// Its number is taken: somebody else counts the messages of this session too.
+		err = chat.NewError(chat.CodeSessionBusy, "the session is in use by another server").WithCause(err)
+		s.lose(err)
+		return m, err
+	}
 	if err != nil {
 		return m, storageError(err)
 	}

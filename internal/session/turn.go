@@ -17,6 +17,7 @@ var (
 	errCancelled = errors.New("the response was cancelled")
 	errTimeout   = errors.New("the response took longer than llm.stream_timeout")
 	errShutdown  = errors.New("the server is shutting down")
+	errLost      = errors.New("the session was given up")
 )
 
 // turn is one response being written. It belongs to its session, not to the connection that asked for it.
@@ -56,7 +57,7 @@ func (s *Session) reserveTurn(replyTo, replaces string) (*turn, error) {
 // startTurn publishes the beginning of the response and lets the turn run. The lock is held.
 func (s *Session) startTurn(t *turn) {
 	t.answer.CreatedAt = chat.Now()
-	t.msg = s.log.addMessage(t.answer)
+	t.msg = s.addMessage(t.answer)
 	s.holds++
 	go t.run()
 }
@@ -146,15 +147,27 @@ func (t *turn) take(c chat.Chunk) {
 	if t.firstToken == 0 {
 		t.firstToken = time.Since(t.started)
 	}
-	t.session.change(func() {
+	s, behind := t.session, false
+	s.change(func() {
+		if s.turn != t || s.lost != nil {
+			return
+		}
 		for part := range split(c.Reasoning) {
-			t.session.log.addDelta(t.msg, chat.DeltaReasoning, part)
+			s.addDelta(t.msg, chat.DeltaReasoning, part)
 		}
 		for part := range split(c.Text) {
-			t.session.log.addDelta(t.msg, chat.DeltaText, part)
+			s.addDelta(t.msg, chat.DeltaText, part)
 		}
+		behind = s.log.end-s.log.shown > maxUnwritten
 	})
+	if behind {
+		// The disk is slower than the model. An error is the end of the turn, which shows there.
+		_ = s.awaitWritten(t.ctx)
+	}
 }
+
+// maxUnwritten is how many events of a response may wait for the journal before the model has to wait too.
+const maxUnwritten = 256
 
 func (t *turn) answeredBy(provider string) {
 	t.session.mu.Lock()
@@ -203,16 +216,18 @@ func (t *turn) save(stop <-chan struct{}) (inserted bool) {
 		case <-ticker.C:
 		}
 		s.mu.RLock()
-		m = t.msg.snapshot()
+		m = t.msg.whole()
 		s.mu.RUnlock()
 	}
 }
 
-// complete ends the response: stored first, then shown, exactly once.
+// complete ends the response: stored first, then shown, exactly once. Where the session is lost it is only stored.
 func (t *turn) complete(err error, inserted bool) {
 	s := t.session
+	// What the store says at the end must be what the journal has.
+	_ = s.awaitWritten(s.manager.storing)
 	s.mu.RLock()
-	final := t.msg.snapshot()
+	final := t.msg.whole()
 	s.mu.RUnlock()
 	final.Status, final.FinishReason, final.Error = t.outcome(err)
 	final.Usage = t.usage
@@ -223,13 +238,35 @@ func (t *turn) complete(err error, inserted bool) {
 		final.Status, final.FinishReason = chat.StatusFailed, ""
 		final.Error = chat.NewError(chat.CodeStorageUnavailable, "the answer could not be stored")
 	}
+	lost := false
 	s.change(func() {
-		s.log.addCompleted(t.msg, final, time.Now())
+		if lost = s.lost != nil; !lost {
+			s.addCompleted(t.msg, final)
+			s.lastMessage = chat.Now()
+		}
 		s.turn = nil
 	})
 	close(t.done)
-	if err := s.touch(context.WithoutCancel(t.ctx)); err != nil {
-		t.log().Warn("storing a session's last activity failed", "error", err)
+	if lost {
+		s.manager.remove(s)
+		return
+	}
+	t.checkpoint(chat.ResponseTime{FirstTokenMS: final.FirstTokenMS, TotalMS: final.DurationMS})
+	first, total := s.ResponseTimes()
+	t.log().Debug("a response has ended", "status", final.Status, "first_token_ms", final.FirstTokenMS,
+		"duration_ms", final.DurationMS, "responses", total.Count, "first_token_p50_ms", first.P50,
+		"first_token_p95_ms", first.P95, "p50_ms", total.P50, "p95_ms", total.P95)
+}
+
+// checkpoint stores how far the session has come, now that the response is over.
+func (t *turn) checkpoint(took chat.ResponseTime) {
+	s := t.session
+	err := s.awaitWritten(s.manager.storing)
+	if err == nil {
+		err = s.checkpoint(s.manager.storing, &took)
+	}
+	if err != nil {
+		t.log().Warn("storing how far a session has come failed", "error", err)
 	}
 }
 
@@ -256,6 +293,8 @@ func (t *turn) outcome(err error) (chat.Status, chat.FinishReason, *chat.Error) 
 		return chat.StatusCancelled, chat.FinishCancelled, nil
 	case errors.Is(err, errShutdown):
 		return chat.StatusInterrupted, "", nil
+	case errors.Is(err, errLost):
+		return chat.StatusFailed, "", chat.NewError(chat.CodeStorageUnavailable, "the answer could not be shown any further")
 	case errors.Is(err, errTimeout):
 		t.log().Warn("a response timed out", "error", err)
 		return chat.StatusFailed, "", chat.NewError(chat.CodeLLMTimeout, "the model took too long to answer")

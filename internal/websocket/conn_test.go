@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/journal"
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/session"
 	"github.com/parley-chat/parley/internal/store/storetest"
@@ -57,16 +58,23 @@ type house struct {
 	*Handler
 	router   *router.Router
 	sessions *session.Manager
+	journal  *journal.Journal
 	log      *bytes.Buffer
 }
 
-func newHouse() *house {
+func newHouse(t testing.TB) *house {
 	h := &house{log: &bytes.Buffer{}}
 	log := slog.New(slog.NewTextHandler(h.log, nil))
+	store := storetest.NewMemory()
+	var err error
+	h.journal, err = journal.Open(journal.Config{Path: t.TempDir(), MaxBytes: 64 << 20, StoreID: store.ID()}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
 	h.sessions = session.NewManager(session.Config{
 		StreamTimeout: time.Minute, CheckpointInterval: time.Second, HistoryTokens: 1000,
 		IdleTimeout: time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute,
-	}, storetest.NewMemory(), models{}, log)
+	}, store, h.journal, models{}, log)
 	h.router = router.New(router.Config{}, h.sessions, verifier{}, log)
 	h.Handler = New(Config{
 		MaxMessageBytes: 1000, PingInterval: 25 * time.Second, PongTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
@@ -78,6 +86,7 @@ func (h *house) close() {
 	h.router.Close(context.Background())
 	h.Wait()
 	_ = h.sessions.Close(context.Background())
+	_ = h.journal.Close()
 }
 
 // peer is the client's end of a connection. It is a pipe, so nothing is written that the peer does not read.
@@ -161,7 +170,7 @@ func (p *peer) closed(code int) {
 
 func test(t *testing.T, f func(t *testing.T, h *house, p *peer)) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHouse(t)
 		defer h.close()
 		p := h.connect(t)
 		defer p.conn.Close()
@@ -343,7 +352,7 @@ func TestDeltasThatWaitAreJoined(t *testing.T) {
 
 func TestServerThatClosesWaitsForNobodyLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse()
+		h := newHouse(t)
 		p := h.connect(t)
 		defer p.conn.Close()
 		start := time.Now()

@@ -61,6 +61,7 @@ type schema struct {
 	MinLength            *int    `yaml:"minLength"`
 	MaxLength            *int    `yaml:"maxLength"`
 	Minimum, Maximum     *int64
+	OneOf                []*schema `yaml:"oneOf"` // of a value that may be null: its schema, then that of null
 
 	Others map[string]any `yaml:",inline"`
 }
@@ -238,6 +239,13 @@ func (d *document) compare(t *testing.T, path string, s *schema, typ reflect.Typ
 	t.Helper()
 	if typ.Kind() == reflect.Pointer {
 		typ = typ.Elem()
+	}
+	if typ.Kind() == reflect.Pointer {
+		if len(s.OneOf) != 2 || s.OneOf[1].Type != "null" {
+			t.Errorf("%s may be null, and is not documented so", path)
+			return
+		}
+		typ, s = typ.Elem(), s.OneOf[0]
 	}
 	to := d.resolve(s)
 	switch isEnum := typ.Kind() == reflect.String && typ.PkgPath() != ""; {

@@ -133,10 +133,10 @@ type (
 	}
 	updatedFrame struct {
 		head
-		Title         *string      `json:"title,omitempty"`
-		Model         *string      `json:"model,omitempty"`
-		HelpRequested *bool        `json:"help_requested,omitempty"`
-		AssistedBy    *chat.Author `json:"assisted_by,omitempty"`
+		Title         *string       `json:"title,omitempty"`
+		Model         *string       `json:"model,omitempty"`
+		HelpRequested *bool         `json:"help_requested,omitempty"`
+		AssistedBy    **chat.Author `json:"assisted_by,omitempty"` // null: nobody
 	}
 	authorFrame struct {
 		head

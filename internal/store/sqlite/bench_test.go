@@ -48,14 +48,15 @@ func BenchmarkLast50Of100000(b *testing.B) {
 	if err := s.submit(b.Context(), func(tx *sql.Tx) error {
 		_, err := tx.Exec(`
 			WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i < 999)
-			INSERT INTO sessions SELECT 'b' || i, '', '', '', '', 0, 0, NULL, 0, '', '', NULL FROM numbers`)
+			INSERT INTO sessions SELECT 'b' || i, '', '', '', '', 0, 0, NULL, 0, '', '', NULL,
+				'', '', 0, NULL FROM numbers`)
 		if err != nil {
 			return err
 		}
 		_, err = tx.Exec(`
 			WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i < 99999)
 			INSERT INTO messages SELECT 'b' || (i / 100), i % 100 + 1, 'm' || i, 'user', 'complete', '', NULL, 0,
-				'{"id":"u","name":"U"}', '', '', '', '', '', NULL, 0, 0, '', ? FROM numbers`, paragraph)
+				'{"id":"u","name":"U"}', '', '', '', '', '', NULL, 0, 0, '', ?, 0 FROM numbers`, paragraph)
 		return err
 	}); err != nil {
 		b.Fatal(err)

@@ -21,6 +21,9 @@ type sessionDocument struct {
 	helpReason    string
 	endReason     chat.EndReason
 	metadata      sql.NullString
+	owner, epoch  string
+	logEnd        int64
+	responseTimes sql.NullString
 }
 
 // sessionToDocument serialises a session under the lock that guards it: all of it is read before View returns.
@@ -37,10 +40,17 @@ func sessionToDocument(view chat.SessionView) (d sessionDocument, err error) {
 			helpRequested: session.HelpRequested,
 			helpReason:    session.HelpReason,
 			endReason:     session.EndReason,
+			owner:         session.Claim.Owner,
+			epoch:         session.Claim.Epoch,
+			logEnd:        session.LogEnd,
 		}
-		if d.assistedBy, err = encode(session.AssistedBy); err == nil {
-			d.metadata, err = encode(session.Metadata)
+		if d.assistedBy, err = encode(session.AssistedBy); err != nil {
+			return
 		}
+		if d.metadata, err = encode(session.Metadata); err != nil {
+			return
+		}
+		d.responseTimes, err = encode(session.ResponseTimes)
 	})
 	return d, err
 }
@@ -57,12 +67,17 @@ func (d *sessionDocument) session() (chat.Session, error) {
 		HelpRequested: d.helpRequested,
 		HelpReason:    d.helpReason,
 		EndReason:     d.endReason,
+		Claim:         chat.Claim{Owner: d.owner, Epoch: d.epoch},
+		LogEnd:        d.logEnd,
 	}
 	if err := decode(d.assistedBy, &session.AssistedBy); err != nil {
 		return chat.Session{}, fmt.Errorf("assisted_by: %w", err)
 	}
 	if err := decode(d.metadata, &session.Metadata); err != nil {
 		return chat.Session{}, fmt.Errorf("metadata: %w", err)
+	}
+	if err := decode(d.responseTimes, &session.ResponseTimes); err != nil {
+		return chat.Session{}, fmt.Errorf("response_times: %w", err)
 	}
 	return session, nil
 }
@@ -123,7 +138,7 @@ func (d *messageDocument) complete(m *chat.Message) error {
 	return nil
 }
 
-// encode gives a value as JSON: a nil pointer or map is NULL.
+// encode gives a value as JSON: a nil pointer, map or slice is NULL.
 func encode(value any) (sql.NullString, error) {
 	text, err := json.Marshal(value)
 	if err != nil || string(text) == "null" {

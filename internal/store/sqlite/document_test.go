@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -25,22 +26,29 @@ func (l *lockedSession) View(f func(*chat.Session)) {
 	lent := l.session
 	author := *l.session.AssistedBy
 	lent.AssistedBy = &author
+	times := slices.Clone(l.session.ResponseTimes)
+	lent.ResponseTimes = times
 	f(&lent)
+	clear(times)
 	author = chat.Author{ID: "overwritten", Name: "overwritten"}
 	lent = chat.Session{ID: "overwritten", AssistedBy: &author}
 }
 
-func (l *lockedSession) set(value string) {
+func (l *lockedSession) set(value int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.session.Title = value
-	l.session.Model = value
-	l.session.AssistedBy.ID = value
+	l.session.Title = strconv.FormatInt(value, 10)
+	l.session.Model = l.session.Title
+	l.session.AssistedBy.ID = l.session.Title
+	l.session.LogEnd = value
+	l.session.ResponseTimes[0] = chat.ResponseTime{FirstTokenMS: value, TotalMS: value}
 }
 
 func newLockedSession() *lockedSession {
 	return &lockedSession{session: chat.Session{
 		ID: "s1", Title: "title", Model: "model", Status: chat.SessionStatusActive, AssistedBy: &chat.Author{ID: "a1"},
+		Claim: chat.Claim{Owner: "owner", Epoch: "epoch"}, LogEnd: 7,
+		ResponseTimes: []chat.ResponseTime{{FirstTokenMS: 1, TotalMS: 2}},
 	}}
 }
 
@@ -59,7 +67,9 @@ func TestR10_2_SerializationReadsAllUnderTheLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.id != "s1" || d.title != "title" || d.assistedBy.String != `{"id":"a1","name":""}` {
+	if d.id != "s1" || d.title != "title" || d.assistedBy.String != `{"id":"a1","name":""}` ||
+		d.owner != "owner" || d.epoch != "epoch" || d.logEnd != 7 ||
+		d.responseTimes.String != `[{"first_token_ms":1,"total_ms":2}]` {
 		t.Errorf("read after the lock was released: %+v", d)
 	}
 }
@@ -100,16 +110,18 @@ func TestR10_4_SessionLockIsFreeWhileTheStoreWrites(t *testing.T) {
 
 func TestR10_5_ConcurrentSerializationsSeeWholeSessions(t *testing.T) {
 	locked := newLockedSession()
-	locked.set("0")
+	locked.set(0)
 	var wg sync.WaitGroup
 	for i := range 64 {
 		wg.Go(func() {
-			locked.set(strconv.Itoa(i))
+			locked.set(int64(i))
 			d, err := sessionToDocument(locked)
 			if err != nil {
 				t.Error(err)
 			}
-			if d.model != d.title || d.assistedBy.String != `{"id":"`+d.title+`","name":""}` {
+			if d.model != d.title || strconv.FormatInt(d.logEnd, 10) != d.title ||
+				d.assistedBy.String != `{"id":"`+d.title+`","name":""}` ||
+				d.responseTimes.String != `[{"first_token_ms":`+d.title+`,"total_ms":`+d.title+`}]` {
 				t.Errorf("read from several moments: %+v", d)
 			}
 		})

@@ -12,8 +12,9 @@ import (
 const (
 	insertMessageQuery = `
 		INSERT INTO messages (session_id, n, message_id, role, status, finish_reason, error, created_at, author,
-			model, provider, reply_to, replaces, answer_id, usage, first_token_ms, duration_ms, reasoning, text)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+			model, provider, reply_to, replaces, answer_id, usage, first_token_ms, duration_ms, reasoning, text,
+			seq)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	updateMessageQuery = `
 		UPDATE messages
@@ -24,11 +25,16 @@ const (
 	// What scanMessage reads.
 	selectMessageColumns = `
 		SELECT n, message_id, role, status, finish_reason, error, created_at, author, model, provider, reply_to,
-			replaces, answer_id, usage, first_token_ms, duration_ms, reasoning, text
+			replaces, answer_id, usage, first_token_ms, duration_ms, reasoning, text, seq
 		FROM messages `
 
 	selectMessageQuery  = selectMessageColumns + `WHERE session_id = ? AND message_id = ?`
 	selectMessagesQuery = selectMessageColumns + `WHERE session_id = ? AND n < ? ORDER BY n DESC LIMIT ?`
+
+	// The last condition lets SQLite use the partial index; it stands after the one that says where to begin in it,
+	// because SQLite takes the first for that.
+	selectMessagesAfterQuery = selectMessageColumns + `
+		WHERE session_id = ? AND seq > ? AND seq > 0 ORDER BY seq LIMIT ?`
 )
 
 // InsertMessage implements [chat.Store]. A message of an unknown session is ErrNotFound.
@@ -40,7 +46,7 @@ func (s *Store) InsertMessage(ctx context.Context, sessionID string, m chat.Mess
 	err = s.submit(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Stmt(s.insertMessage).Exec(sessionID, m.N, m.ID, m.Role, m.Status, m.FinishReason, d.errorJSON,
 			d.createdAt, d.authorJSON, m.Model, m.Provider, m.ReplyTo, m.Replaces, m.AnswerID, d.usageJSON,
-			m.FirstTokenMS, m.DurationMS, m.Reasoning, m.Text)
+			m.FirstTokenMS, m.DurationMS, m.Reasoning, m.Text, m.Seq)
 		return err
 	})
 	return failure(err, "insert message %s of session %s", m.ID, sessionID)
@@ -71,16 +77,24 @@ func (s *Store) Message(ctx context.Context, sessionID, messageID string) (chat.
 
 // Messages implements [chat.Store].
 func (s *Store) Messages(ctx context.Context, sessionID string, before int64, limit int) ([]chat.Message, error) {
-	messages, err := s.messages(ctx, sessionID, before, limit)
-	return messages, failure(err, "read messages of session %s", sessionID)
-}
-
-func (s *Store) messages(ctx context.Context, sessionID string, before int64, limit int) ([]chat.Message, error) {
 	if before == 0 {
 		before = math.MaxInt64
 	}
+	messages, err := readMessages(ctx, s.selectMessages, sessionID, before, limit)
+	slices.Reverse(messages)
+	return messages, failure(err, "read messages of session %s", sessionID)
+}
+
+// MessagesAfter implements [chat.Store].
+func (s *Store) MessagesAfter(ctx context.Context, sessionID string, seq int64, limit int) ([]chat.Message, error) {
+	messages, err := readMessages(ctx, s.selectMessagesAfter, sessionID, seq, limit)
+	return messages, failure(err, "read messages of session %s after seq %d", sessionID, seq)
+}
+
+// readMessages reads one page; bound is the N or the Seq at which the query has it begin.
+func readMessages(ctx context.Context, query *sql.Stmt, id string, bound int64, limit int) ([]chat.Message, error) {
 	// To SQLite a negative limit is none.
-	rows, err := s.selectMessages.QueryContext(ctx, sessionID, before, max(limit, 0))
+	rows, err := query.QueryContext(ctx, id, bound, max(limit, 0))
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +110,6 @@ func (s *Store) messages(ctx context.Context, sessionID string, before int64, li
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	slices.Reverse(messages)
 	return messages, nil
 }
 
@@ -105,7 +118,7 @@ func scanMessage(row interface{ Scan(into ...any) error }) (chat.Message, error)
 	var d messageDocument
 	if err := row.Scan(&m.N, &m.ID, &m.Role, &m.Status, &m.FinishReason, &d.errorJSON, &d.createdAt, &d.authorJSON,
 		&m.Model, &m.Provider, &m.ReplyTo, &m.Replaces, &m.AnswerID, &d.usageJSON, &m.FirstTokenMS, &m.DurationMS,
-		&m.Reasoning, &m.Text); err != nil {
+		&m.Reasoning, &m.Text, &m.Seq); err != nil {
 		return chat.Message{}, err
 	}
 	if err := d.complete(&m); err != nil {

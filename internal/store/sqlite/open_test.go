@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -110,7 +111,7 @@ func TestOpenRefusesNewerSchema(t *testing.T) {
 	setVersion("PRAGMA user_version = 99")
 	wantOpenError(t, path, path, "version 99", "start the Parley that wrote it", "restore a backup")
 
-	setVersion("PRAGMA user_version = 1") // the refused file is as it was
+	setVersion(fmt.Sprint("PRAGMA user_version = ", len(migrations))) // the refused file is as it was
 	if _, err := openStore(t, path).Session(t.Context(), "s1"); err != nil {
 		t.Error(err)
 	}
@@ -206,10 +207,15 @@ func TestMessageOfUnknownSessionIsNotFound(t *testing.T) {
 func TestQueriesUseTheKeys(t *testing.T) {
 	s := openWithSession(t)
 	for query, want := range map[string]string{
-		selectMessagesQuery: "USING PRIMARY KEY (session_id=? AND n<?)",
-		selectMessageQuery:  "USING INDEX sqlite_autoindex_messages_2 (session_id=? AND message_id=?)",
-		updateMessageQuery:  "USING INDEX sqlite_autoindex_messages_2 (session_id=? AND message_id=?)",
-		selectSessionQuery:  "USING PRIMARY KEY (id=?)",
+		selectMessagesQuery:      "USING PRIMARY KEY (session_id=? AND n<?)",
+		selectMessagesAfterQuery: "USING INDEX messages_by_seq (session_id=? AND seq>?)",
+		selectMessageQuery:       "USING INDEX sqlite_autoindex_messages_2 (session_id=? AND message_id=?)",
+		updateMessageQuery:       "USING INDEX sqlite_autoindex_messages_2 (session_id=? AND message_id=?)",
+		placeMessageQuery:        "USING INDEX sqlite_autoindex_messages_2 (session_id=? AND message_id=?)",
+		selectSessionQuery:       "USING PRIMARY KEY (id=?)",
+		sessionClaimQuery:        "USING PRIMARY KEY (id=?)",
+		claimSessionQuery:        "USING PRIMARY KEY (id=?)",
+		updateSessionQuery:       "USING PRIMARY KEY (id=?)",
 	} {
 		args := make([]any, strings.Count(query, "?"))
 		rows, err := s.writer.Query("EXPLAIN QUERY PLAN "+query, args...)
@@ -228,5 +234,36 @@ func TestQueriesUseTheKeys(t *testing.T) {
 		if len(plan) != 1 || !strings.HasSuffix(plan[0], want) {
 			t.Errorf("the plan is %q, want one step that ends in %q:\n%s", plan, want, query)
 		}
+	}
+}
+
+// MessagesAfter begins in the index where it is told to: no entry before that is read and passed over, which would be
+// a comparison in the program (https://www.sqlite.org/opcode.html).
+func TestMessagesAfterSeeksItsPlace(t *testing.T) {
+	s := openWithSession(t)
+	rows, err := s.writer.Query("EXPLAIN "+selectMessagesAfterQuery, "s1", 5, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	seeks := 0
+	for rows.Next() {
+		var opcode string
+		var unused any
+		if err := rows.Scan(&unused, &opcode, &unused, &unused, &unused, &unused, &unused, &unused); err != nil {
+			t.Fatal(err)
+		}
+		switch opcode {
+		case "SeekGT":
+			seeks++
+		case "Le", "Lt", "Ge", "Gt":
+			t.Errorf("the program compares each entry: it has the opcode %s", opcode)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if seeks != 1 {
+		t.Errorf("the program seeks %d times, want once", seeks)
 	}
 }

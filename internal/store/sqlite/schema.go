@@ -8,7 +8,7 @@ import (
 
 // migrations lead from an empty file to today's schema; the file's user_version counts those it has had. One that
 // was released is never edited: a change of the schema is a further one.
-var migrations = []string{version1}
+var migrations = []string{version1, version2}
 
 // Times are milliseconds since 1970 UTC. Columns that may be NULL hold JSON.
 //
@@ -53,6 +53,28 @@ CREATE TABLE messages (
 	PRIMARY KEY (session_id, n),
 	UNIQUE (session_id, message_id)
 ) STRICT, WITHOUT ROWID;
+`
+
+// Version 2 knows who continues a session's log, and where in it each message lies.
+//
+// A message of version 1 lies where its log had it whenever it was loaded: message n at seq n. A response without its
+// end has no place yet.
+const version2 = `
+ALTER TABLE sessions ADD COLUMN owner          TEXT    NOT NULL DEFAULT '';
+ALTER TABLE sessions ADD COLUMN epoch          TEXT    NOT NULL DEFAULT '';
+ALTER TABLE sessions ADD COLUMN log_end        INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN response_times TEXT;
+ALTER TABLE messages ADD COLUMN seq            INTEGER NOT NULL DEFAULT 0;
+
+UPDATE messages SET seq = n WHERE status <> 'streaming';
+UPDATE sessions SET log_end = (SELECT coalesce(max(n), 0) FROM messages WHERE session_id = sessions.id);
+
+CREATE INDEX messages_by_seq ON messages (session_id, seq) WHERE seq > 0;
+
+CREATE TABLE store (
+	id TEXT NOT NULL PRIMARY KEY -- its one row names the data in this file
+) STRICT, WITHOUT ROWID;
+INSERT INTO store VALUES (lower(hex(randomblob(16))));
 `
 
 // migrate brings the schema up to date, each step in a transaction of its own.

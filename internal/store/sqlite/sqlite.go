@@ -27,14 +27,16 @@ var _ chat.Store = (*Store)(nil)
 type Store struct {
 	writer  *sql.DB // has one connection; used by the write loop only, once that runs
 	readers *sql.DB
+	id      string
 
 	// Prepared for writer.
-	savepoint, rollbackTo, release              *sql.Stmt
-	insertSession, updateSession, sessionExists *sql.Stmt
-	insertMessage, updateMessage                *sql.Stmt
+	savepoint, rollbackTo, release             *sql.Stmt
+	insertSession, claimSession, updateSession *sql.Stmt
+	sessionClaim                               *sql.Stmt
+	insertMessage, updateMessage, placeMessage *sql.Stmt
 
 	// Prepared for readers.
-	selectSession, selectMessage, selectMessages, ping *sql.Stmt
+	selectSession, selectMessage, selectMessages, selectMessagesAfter, ping *sql.Stmt
 
 	writes  chan write    // unbuffered: a write is either taken by the loop or still its caller's
 	closing chan struct{} // closed by Close
@@ -103,6 +105,9 @@ func (s *Store) connect(ctx context.Context, path string) (err error) {
 	if err := migrate(ctx, s.writer); err != nil {
 		return err
 	}
+	if err := s.writer.QueryRowContext(ctx, "SELECT id FROM store").Scan(&s.id); err != nil {
+		return fmt.Errorf("read the store's ID: %w", err)
+	}
 	if s.readers, err = sql.Open("sqlite", dataSource(path, url.Values{
 		"_busy_timeout": {"5000"},
 		"mode":          {"ro"},
@@ -134,13 +139,16 @@ func (s *Store) prepare(ctx context.Context) error {
 		{s.writer, &s.rollbackTo, "ROLLBACK TO one"},
 		{s.writer, &s.release, "RELEASE one"},
 		{s.writer, &s.insertSession, insertSessionQuery},
+		{s.writer, &s.claimSession, claimSessionQuery},
 		{s.writer, &s.updateSession, updateSessionQuery},
-		{s.writer, &s.sessionExists, sessionExistsQuery},
+		{s.writer, &s.sessionClaim, sessionClaimQuery},
 		{s.writer, &s.insertMessage, insertMessageQuery},
 		{s.writer, &s.updateMessage, updateMessageQuery},
+		{s.writer, &s.placeMessage, placeMessageQuery},
 		{s.readers, &s.selectSession, selectSessionQuery},
 		{s.readers, &s.selectMessage, selectMessageQuery},
 		{s.readers, &s.selectMessages, selectMessagesQuery},
+		{s.readers, &s.selectMessagesAfter, selectMessagesAfterQuery},
 		{s.readers, &s.ping, "SELECT EXISTS (SELECT 1 FROM sessions)"},
 	} {
 		stmt, err := p.db.PrepareContext(ctx, p.query)
@@ -151,6 +159,9 @@ func (s *Store) prepare(ctx context.Context) error {
 	}
 	return nil
 }
+
+// ID implements [chat.Store].
+func (s *Store) ID() string { return s.id }
 
 // Ping implements [chat.Store].
 func (s *Store) Ping(ctx context.Context) error {

@@ -221,7 +221,7 @@ func TestWriteOnceTakenIsDoneAlthoughNobodyWaitsForIt(t *testing.T) {
 	err := s.submit(ctx, func(tx *sql.Tx) error {
 		cancel()
 		<-left // the disk hangs until the caller has given up
-		_, err := tx.Exec("INSERT INTO sessions SELECT 's2', '', '', '', '', 0, 0, NULL, 0, '', '', NULL")
+		_, err := tx.Exec("INSERT INTO sessions SELECT 's2', '', '', '', '', 0, 0, NULL, 0, '', '', NULL, '', '', 0, NULL")
 		return err
 	})
 	close(left)
@@ -234,6 +234,72 @@ func TestWriteOnceTakenIsDoneAlthoughNobodyWaitsForIt(t *testing.T) {
 	}
 	if _, err := s.Session(t.Context(), "s2"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A caller that is no longer waited for may use its places again.
+func TestPlacesOnceTakenAreTheStores(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "parley.db")
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, path)
+		session := chat.Session{ID: "s1", Status: chat.SessionStatusActive}
+		if err := errors.Join(s.CreateSession(t.Context(), &session),
+			s.InsertMessage(t.Context(), "s1", numbered(1))); err != nil {
+			t.Fatal(err)
+		}
+		release := holdWriter(t, s)
+		taken, free := make(chan struct{}), make(chan struct{})
+		go s.submit(context.Background(), func(*sql.Tx) error {
+			close(taken) // and so is the write that waits behind this one
+			<-free
+			return nil
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(t.Context())
+		places := []chat.Place{{MessageID: "m1", Seq: 3}}
+		updated := make(chan error, 1)
+		go func() { updated <- s.UpdateSession(ctx, &session, places...) }()
+		synctest.Wait()
+		release()
+		<-taken
+		cancel()
+		if err := <-updated; !errors.Is(err, context.Canceled) {
+			t.Errorf("got error %v, want %v", err, context.Canceled)
+		}
+		places[0] = chat.Place{MessageID: "m1", Seq: 99}
+		close(free)
+		if err := s.InsertMessage(t.Context(), "s1", numbered(2)); err != nil { // behind the update
+			t.Error(err)
+		}
+		if m, err := s.Message(t.Context(), "s1", "m1"); err != nil || m.Seq != 3 {
+			t.Errorf("got Seq %d and error %v, want 3", m.Seq, err)
+		}
+	})
+}
+
+func TestSessionAndPlacesAreStoredTogetherOrNotAtAll(t *testing.T) {
+	s := openWithSession(t)
+	if err := errors.Join(s.InsertMessage(t.Context(), "s1", numbered(1)),
+		s.InsertMessage(t.Context(), "s1", numbered(2))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.writer.Exec(`
+		CREATE TRIGGER refuse BEFORE UPDATE OF seq ON messages WHEN new.message_id = 'm2'
+		BEGIN SELECT RAISE(ABORT, 'refused'); END`); err != nil {
+		t.Fatal(err)
+	}
+	changed := chat.Session{ID: "s1", Status: chat.SessionStatusActive, Title: "changed", LogEnd: 9}
+	err := s.UpdateSession(t.Context(), &changed,
+		chat.Place{MessageID: "m1", Seq: 3}, chat.Place{MessageID: "m2", Seq: 4})
+	if err == nil || !strings.Contains(err.Error(), "place message m2") {
+		t.Errorf("got error %v, want one that names the message", err)
+	}
+	session, err := s.Session(t.Context(), "s1")
+	if err != nil || session.Title != "" || session.LogEnd != 0 {
+		t.Errorf("the session was changed: %+v, error %v", session, err)
+	}
+	if placed, err := s.MessagesAfter(t.Context(), "s1", 0, 10); err != nil || len(placed) != 0 {
+		t.Errorf("%d messages were placed, error %v", len(placed), err)
 	}
 }
 

@@ -82,8 +82,8 @@ func wantNoSession(t *testing.T, store chat.Store, id string) {
 	wantError(t, err, chat.ErrNotFound)
 }
 
-// wantMessages fails if the session's messages are not the wanted ones, in this order and in every field, both read
-// together and one by one.
+// wantMessages fails if the session's messages are not the wanted ones, in this order and in every field, read
+// together, one by one and by their place.
 func wantMessages(t *testing.T, store chat.Store, sessionID string, want ...chat.Message) {
 	t.Helper()
 	got, err := store.Messages(t.Context(), sessionID, 0, len(want)+1)
@@ -96,6 +96,15 @@ func wantMessages(t *testing.T, store chat.Store, sessionID string, want ...chat
 		single, err := store.Message(t.Context(), sessionID, m.ID)
 		must(t, err)
 		wantEqual(t, single, m)
+		if m.Seq == 0 {
+			continue
+		}
+		after, err := store.MessagesAfter(t.Context(), sessionID, m.Seq-1, 1)
+		must(t, err)
+		if len(after) != 1 {
+			t.Fatalf("session %s has no message after seq %d", sessionID, m.Seq-1)
+		}
+		wantEqual(t, after[0], m)
 	}
 }
 

@@ -72,6 +72,11 @@ func (f *filler) fill(field string, v reflect.Value) {
 		f.fill(field+" value", value)
 		v.Set(reflect.MakeMap(v.Type()))
 		v.SetMapIndex(key, value)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2)) // two have an order
+		for i := range v.Len() {
+			f.fill(fmt.Sprint(field, " ", i), v.Index(i))
+		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			f.fill(v.Type().Field(i).Name, v.Field(i))

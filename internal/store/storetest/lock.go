@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -34,17 +35,20 @@ func (l *lockedSession) View(f func(*chat.Session)) {
 func locksOnce(t *testing.T, store chat.Store) {
 	active, ended := newSession("s1"), newSession("s1")
 	ended.Status = chat.SessionStatusEnded
+	update := func(ctx context.Context, session chat.SessionView) error {
+		return store.UpdateSession(ctx, session, chat.Place{MessageID: "m1", Seq: 3})
+	}
 	for _, call := range []struct {
 		name    string
 		do      func(context.Context, chat.SessionView) error
 		session chat.Session
 		want    error
 	}{
-		{"UpdateSession of none", store.UpdateSession, active, chat.ErrNotFound},
+		{"UpdateSession of none", update, active, chat.ErrNotFound},
 		{"CreateSession", store.CreateSession, active, nil},
 		{"CreateSession again", store.CreateSession, active, chat.ErrExists},
-		{"UpdateSession", store.UpdateSession, ended, nil},
-		{"UpdateSession of an ended one", store.UpdateSession, ended, chat.ErrStale},
+		{"UpdateSession", update, ended, nil},
+		{"UpdateSession of an ended one", update, ended, chat.ErrStale},
 	} {
 		locked := &lockedSession{session: call.session}
 		wantError(t, call.do(t.Context(), locked), call.want)
@@ -64,6 +68,7 @@ func (o *overwritten) View(f func(*chat.Session)) {
 	f(&o.session)
 	*o.session.AssistedBy = chat.Author{}
 	clear(o.session.Metadata)
+	clear(o.session.ResponseTimes)
 	o.session = chat.Session{}
 }
 
@@ -72,39 +77,44 @@ func readsUnderLock(t *testing.T, store chat.Store) {
 	want := filledSession("s1", 1)
 	wantSession(t, store, want)
 
-	must(t, store.UpdateSession(t.Context(), &overwritten{filledSession("s1", 2)}))
+	original, update := filledSession("s1", 1), filledSession("s1", 2)
+	update.Claim = original.Claim
+	must(t, store.UpdateSession(t.Context(), &overwritten{update}))
 	want = filledSession("s1", 2)
-	original := filledSession("s1", 1)
 	want.UserID, want.CreatedAt, want.Metadata = original.UserID, original.CreatedAt, original.Metadata
+	want.Claim = original.Claim
 	wantSession(t, store, want)
 }
 
 // storesOneMoment has many goroutines change a session, in steps, under its lock, and store it.
 func storesOneMoment(t *testing.T, store chat.Store) {
 	locked := &lockedSession{session: newSession("s1")}
-	locked.session.AssistedBy = &chat.Author{}
-	change := func(value string) {
+	locked.session.AssistedBy, locked.session.ResponseTimes = &chat.Author{}, make([]chat.ResponseTime, 1)
+	change := func(moment int64) {
 		locked.mu.Lock()
 		defer locked.mu.Unlock()
-		s := &locked.session
-		s.Title, s.Model, s.HelpReason, s.AssistedBy.ID, s.AssistedBy.Name = value, value, value, value, value
+		s, text := &locked.session, fmt.Sprint(moment)
+		s.Title, s.Model, s.HelpReason, s.AssistedBy.ID, s.AssistedBy.Name = text, text, text, text, text
+		s.LogEnd, s.ResponseTimes[0] = moment, chat.ResponseTime{FirstTokenMS: moment, TotalMS: moment}
 	}
-	change("created")
+	change(0)
 	must(t, store.CreateSession(t.Context(), locked))
 	together(func(i int) {
 		for round := range 4 {
-			change(fmt.Sprint(i, "/", round))
+			change(int64(100*i + round))
 			if err := store.UpdateSession(t.Context(), locked); err != nil {
 				t.Error(err)
 			}
-			change(fmt.Sprint(i, "/", round, " stored"))
+			change(int64(100*i + round + 50)) // after it was stored
 			got, err := store.Session(t.Context(), "s1")
 			if err != nil {
 				t.Error(err)
 				continue
 			}
-			author := chat.Author{ID: got.Title, Name: got.Title}
-			if got.Model != got.Title || got.HelpReason != got.Title || *got.AssistedBy != author {
+			text, times := fmt.Sprint(got.LogEnd), []chat.ResponseTime{{FirstTokenMS: got.LogEnd, TotalMS: got.LogEnd}}
+			author := chat.Author{ID: text, Name: text}
+			if got.Title != text || got.Model != text || got.HelpReason != text || *got.AssistedBy != author ||
+				!slices.Equal(got.ResponseTimes, times) {
 				t.Errorf("stored from several moments: %+v, %+v", got, *got.AssistedBy)
 			}
 		}

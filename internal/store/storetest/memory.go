@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -17,6 +18,8 @@ type Memory struct {
 	// used.
 	Before func(ctx context.Context, operation string) error
 
+	id string
+
 	mu       sync.Mutex // guards the fields below
 	sessions map[string]chat.Session
 	messages map[string][]chat.Message // by session, in the order of N
@@ -24,10 +27,25 @@ type Memory struct {
 
 // NewMemory makes an empty store.
 func NewMemory() *Memory {
-	return &Memory{sessions: make(map[string]chat.Session), messages: make(map[string][]chat.Message)}
+	return &Memory{
+		id:       chat.NewID(),
+		sessions: make(map[string]chat.Session),
+		messages: make(map[string][]chat.Message),
+	}
 }
 
 var _ chat.Store = (*Memory)(nil)
+
+// Clone gives another store with the same data, and the same ID: what a server finds that starts after a crash.
+func (s *Memory) Clone() *Memory {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &Memory{id: s.id, sessions: maps.Clone(s.sessions), messages: make(map[string][]chat.Message)}
+	for id, all := range s.messages {
+		c.messages[id] = slices.Clone(all)
+	}
+	return c
+}
 
 func (s *Memory) begin(ctx context.Context, operation string) error {
 	if s.Before != nil {
@@ -46,6 +64,7 @@ func copyOf(view chat.SessionView) chat.Session {
 		c.CreatedAt, c.LastActiveAt = stored(s.CreatedAt), stored(s.LastActiveAt)
 		c.Metadata = maps.Clone(s.Metadata)
 		c.AssistedBy = clone(s.AssistedBy)
+		c.ResponseTimes = slices.Clone(s.ResponseTimes)
 	})
 	return c
 }
@@ -99,8 +118,27 @@ func (s *Memory) Session(ctx context.Context, id string) (chat.Session, error) {
 	return copyOf(&record), nil
 }
 
+// ClaimSession implements [chat.Store].
+func (s *Memory) ClaimSession(ctx context.Context, id string, from, to chat.Claim) error {
+	if err := s.begin(ctx, "ClaimSession"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	record, ok := s.sessions[id]
+	switch {
+	case !ok:
+		return chat.ErrNotFound
+	case record.Status == chat.SessionStatusEnded, record.Claim != from && record.Claim != to:
+		return chat.ErrStale
+	}
+	record.Claim = to
+	s.sessions[id] = record
+	return nil
+}
+
 // UpdateSession implements [chat.Store].
-func (s *Memory) UpdateSession(ctx context.Context, view chat.SessionView) error {
+func (s *Memory) UpdateSession(ctx context.Context, view chat.SessionView, places ...chat.Place) error {
 	if err := s.begin(ctx, "UpdateSession"); err != nil {
 		return err
 	}
@@ -111,12 +149,24 @@ func (s *Memory) UpdateSession(ctx context.Context, view chat.SessionView) error
 	switch {
 	case !ok:
 		return chat.ErrNotFound
-	case old.Status == chat.SessionStatusEnded:
+	case old.Status == chat.SessionStatusEnded, old.Claim != record.Claim:
 		return chat.ErrStale
 	}
 	record.UserID, record.CreatedAt, record.Metadata = old.UserID, old.CreatedAt, old.Metadata
 	s.sessions[record.ID] = record
+	for _, p := range places {
+		s.place(record.ID, p)
+	}
 	return nil
+}
+
+// place is called with the lock held.
+func (s *Memory) place(sessionID string, p chat.Place) {
+	all := s.messages[sessionID]
+	i := slices.IndexFunc(all, func(m chat.Message) bool { return m.ID == p.MessageID })
+	if i >= 0 && all[i].Seq == 0 {
+		all[i].Seq = p.Seq
+	}
 }
 
 // InsertMessage implements [chat.Store].
@@ -150,7 +200,8 @@ func (s *Memory) UpdateMessage(ctx context.Context, sessionID string, m chat.Mes
 			continue
 		}
 		changed := copyMessage(m)
-		changed.N, changed.Role, changed.CreatedAt, changed.Author = old.N, old.Role, old.CreatedAt, old.Author
+		changed.N, changed.Seq = old.N, old.Seq
+		changed.Role, changed.CreatedAt, changed.Author = old.Role, old.CreatedAt, old.Author
 		changed.Model, changed.ReplyTo, changed.Replaces, changed.AnswerID = old.Model, old.ReplyTo, old.Replaces, old.AnswerID
 		s.messages[sessionID][i] = changed
 		return nil
@@ -192,6 +243,26 @@ func (s *Memory) Messages(ctx context.Context, sessionID string, before int64, l
 	slices.Reverse(found)
 	return found, nil
 }
+
+// MessagesAfter implements [chat.Store].
+func (s *Memory) MessagesAfter(ctx context.Context, sessionID string, seq int64, limit int) ([]chat.Message, error) {
+	if err := s.begin(ctx, "MessagesAfter"); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []chat.Message
+	for _, m := range s.messages[sessionID] {
+		if m.Seq > max(seq, 0) {
+			found = append(found, copyMessage(m))
+		}
+	}
+	slices.SortFunc(found, func(a, b chat.Message) int { return cmp.Compare(a.Seq, b.Seq) })
+	return found[:max(0, min(limit, len(found)))], nil
+}
+
+// ID implements [chat.Store].
+func (s *Memory) ID() string { return s.id }
 
 // Ping implements [chat.Store].
 func (s *Memory) Ping(ctx context.Context) error { return s.begin(ctx, "Ping") }

@@ -43,9 +43,10 @@ var sessionTests = []contractTest{
 
 func updatesSession(t *testing.T, store chat.Store) {
 	original, update := filledSession("s1", 1), filledSession("s1", 2)
-	original.Status = chat.SessionStatusActive
+	update.Claim = original.Claim
 	mustCreate(t, store, original)
-	for _, update := range []chat.Session{update, {ID: "s1", Status: chat.SessionStatusActive}} {
+	empty := chat.Session{ID: "s1", Status: chat.SessionStatusActive, Claim: original.Claim}
+	for _, update := range []chat.Session{update, empty} {
 		must(t, store.UpdateSession(t.Context(), &update))
 		want := update
 		want.UserID, want.CreatedAt, want.Metadata = original.UserID, original.CreatedAt, original.Metadata

@@ -21,7 +21,9 @@ func Run(t *testing.T, open Opener) {
 		tests []contractTest
 	}{
 		{"Sessions", sessionTests},
+		{"Claims", claimTests},
 		{"Messages", messageTests},
+		{"Places", placeTests},
 		{"Paging", pagingTests},
 		{"Fields", fieldTests},
 		{"Concurrency", concurrencyTests},
@@ -52,6 +54,7 @@ func onStore(test func(*testing.T, chat.Store)) func(*testing.T, Opener) {
 
 var storeTests = []contractTest{
 	{"what is acknowledged survives Close", survivesClose},
+	{"ID names the data", namesItsData},
 	{"Ping answers", onStore(func(t *testing.T, store chat.Store) {
 		if err := store.Ping(t.Context()); err != nil {
 			t.Error(err)
@@ -65,8 +68,9 @@ func survivesClose(t *testing.T, open Opener) {
 	session, question, answer := newSession("s1"), newMessage(1, "m1"), newStreamingMessage(2, "m2")
 	mustCreate(t, store, session)
 	mustInsert(t, store, "s1", question, answer)
-	session.Title = "another title"
-	must(t, store.UpdateSession(t.Context(), &session))
+	must(t, store.ClaimSession(t.Context(), "s1", session.Claim, newClaim("new")))
+	session.Claim, session.Title, question.Seq = newClaim("new"), "another title", 3
+	must(t, store.UpdateSession(t.Context(), &session, chat.Place{MessageID: "m1", Seq: 3}))
 	answer.Text, answer.Status = "the whole answer", chat.StatusComplete
 	must(t, store.UpdateMessage(t.Context(), "s1", answer))
 
@@ -75,6 +79,26 @@ func survivesClose(t *testing.T, open Opener) {
 	wantMessages(t, store, "s1", question, answer)
 	wantError(t, store.CreateSession(t.Context(), &session), chat.ErrExists)
 	wantError(t, store.UpdateMessage(t.Context(), "s1", answer), chat.ErrStale)
+	wantError(t, store.ClaimSession(t.Context(), "s1", chat.Claim{}, newClaim("another")), chat.ErrStale)
+}
+
+func namesItsData(t *testing.T, open Opener) {
+	store, reopen := open(t)
+	other, _ := open(t)
+	id := store.ID()
+	if id == "" {
+		t.Error("the store has no ID")
+	}
+	if other.ID() == id {
+		t.Errorf("two stores have the ID %q", id)
+	}
+	mustCreate(t, store, newSession("s1"))
+	if got := store.ID(); got != id {
+		t.Errorf("the ID was %q and is %q after a write", id, got)
+	}
+	if got := reopen().ID(); got != id {
+		t.Errorf("the ID was %q and is %q after the store was opened again", id, got)
+	}
 }
 
 func refusesEndedContext(t *testing.T, store chat.Store) {
@@ -88,11 +112,17 @@ func refusesEndedContext(t *testing.T, store chat.Store) {
 	for name, do := range map[string]func(context.Context) error{
 		"CreateSession": func(ctx context.Context) error { return store.CreateSession(ctx, &other) },
 		"Session":       func(ctx context.Context) error { _, err := store.Session(ctx, "s1"); return err },
-		"UpdateSession": func(ctx context.Context) error { return store.UpdateSession(ctx, &changed) },
+		"ClaimSession": func(ctx context.Context) error {
+			return store.ClaimSession(ctx, "s1", session.Claim, newClaim("new"))
+		},
+		"UpdateSession": func(ctx context.Context) error {
+			return store.UpdateSession(ctx, &changed, chat.Place{MessageID: "m1", Seq: 3})
+		},
 		"InsertMessage": func(ctx context.Context) error { return store.InsertMessage(ctx, "s1", newMessage(2, "m2")) },
 		"UpdateMessage": func(ctx context.Context) error { return store.UpdateMessage(ctx, "s1", final) },
 		"Message":       func(ctx context.Context) error { _, err := store.Message(ctx, "s1", "m1"); return err },
 		"Messages":      func(ctx context.Context) error { _, err := store.Messages(ctx, "s1", 0, 10); return err },
+		"MessagesAfter": func(ctx context.Context) error { _, err := store.MessagesAfter(ctx, "s1", 0, 10); return err },
 		"Ping":          store.Ping,
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
