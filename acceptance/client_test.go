@@ -88,24 +88,35 @@ func newClient(t *testing.T, conn *websocket.Conn) *client {
 // send sends a frame; kv are names and values.
 func (c *client) send(kind string, kv ...any) {
 	c.t.Helper()
+	if err := c.trySend(kind, kv...); err != nil {
+		c.t.Fatalf("sending %s: %v", kind, err)
+	}
+}
+
+// trySend is send where the connection may be gone.
+func (c *client) trySend(kind string, kv ...any) error {
 	f := frame{"type": kind}
 	for i := 0; i < len(kv); i += 2 {
 		f[kv[i].(string)] = kv[i+1]
 	}
 	data, err := json.Marshal(f)
 	if err != nil {
-		c.t.Fatal(err)
+		return err
 	}
-	c.sendRaw(string(data))
+	return c.write(string(data))
 }
 
 func (c *client) sendRaw(data string) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
-	defer cancel()
-	if err := c.conn.Write(ctx, websocket.MessageText, []byte(data)); err != nil {
+	if err := c.write(data); err != nil {
 		c.t.Fatalf("sending %.80s: %v", data, err)
 	}
+}
+
+func (c *client) write(data string) error {
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	return c.conn.Write(ctx, websocket.MessageText, []byte(data))
 }
 
 // next gives the next frame, and holds what it says.

@@ -195,16 +195,16 @@ func TestACrashAtAnyMoment(t *testing.T) {
 		for _, id := range m.ids() {
 			m.begin(j, m.sessions[id])
 		}
-		for round := range 12 {
+		for round := range 20 {
 			for i, id := range m.ids() {
 				l := m.sessions[id]
 				done := m.append(l, 1+i, 6<<10)
-				if i == 2 && round > 8 {
+				if i == 2 && round%5 < 3 {
 					<-done
 				}
 				if (round+i)%4 == 0 {
 					<-done
-					m.store(l, int64(40*(i+1)))
+					m.store(l, int64(60+20*i))
 				}
 				if round == 7 && i == 1 {
 					<-done
@@ -216,7 +216,7 @@ func TestACrashAtAnyMoment(t *testing.T) {
 			t.Error(err)
 		}
 		d.watch(nil)
-		if n := d.count("remove"); n < 2 || len(crashes) < 50 {
+		if n := d.count("remove"); n < 3 || len(crashes) < 100 {
 			t.Errorf("only %d crashes, %d segments removed", len(crashes), n)
 		}
 		for i, c := range crashes {

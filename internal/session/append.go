@@ -6,7 +6,16 @@ import (
 	"time"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/journal"
 )
+
+var _ writer = (*journal.Log)(nil)
+
+// writer is the journal of one session. [journal.Log] says what it promises.
+type writer interface {
+	Append(e chat.Event) (done <-chan struct{})
+	Stored(seq int64)
+}
 
 // Every event goes the same way: under the lock it gets its seq, its place in the log in memory, and its place in what
 // the journal writes next. Readers see it once it is written, so that what a client has seen outlives the process.

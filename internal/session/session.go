@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/parley-chat/parley/chat"
-	"github.com/parley-chat/parley/internal/journal"
 )
 
 // Session is one conversation in memory. It is made by a [Manager], and whoever gets one from there gives it back by
@@ -19,7 +18,7 @@ type Session struct {
 	id      string
 	epoch   string
 	manager *Manager
-	journal *journal.Log
+	journal writer
 	gone    chan struct{} // closed when it has left memory for good
 	leave   func()        // closes it
 
