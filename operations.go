@@ -64,11 +64,12 @@ var (
 	sessionsDesc    = prometheus.NewDesc("parley_sessions", "Sessions in memory, by state.", []string{"state"}, nil)
 	messagesDesc    = prometheus.NewDesc("parley_session_messages", "Messages of the sessions in memory.", nil, nil)
 	bytesDesc       = prometheus.NewDesc("parley_session_bytes", "Estimated bytes that the sessions take in memory.", nil, nil)
+	journalDesc     = prometheus.NewDesc("parley_journal_bytes", "Bytes that the journal takes on its disk.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (f figures) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{connectionsDesc, respondingDesc, sessionsDesc, messagesDesc, bytesDesc} {
+	for _, d := range []*prometheus.Desc{connectionsDesc, respondingDesc, sessionsDesc, messagesDesc, bytesDesc, journalDesc} {
 		ch <- d
 	}
 }
@@ -85,4 +86,5 @@ func (f figures) Collect(ch chan<- prometheus.Metric) {
 	gauge(sessionsDesc, float64(stats.Inactive), "inactive")
 	gauge(messagesDesc, float64(stats.Messages))
 	gauge(bytesDesc, float64(stats.Bytes))
+	gauge(journalDesc, float64(f.server.journal.Stats().Bytes))
 }

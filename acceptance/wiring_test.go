@@ -3,13 +3,16 @@
 package acceptance_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -85,6 +88,9 @@ func TestMetricsTellWhatIsThere(t *testing.T) {
 	if got := s.metrics()["parley_session_bytes"]; got == "0" || got == "" {
 		t.Errorf("a conversation takes %q bytes", got)
 	}
+	if got := s.metrics()["parley_journal_bytes"]; got == "0" || got == "" {
+		t.Errorf("a response in progress takes %q bytes of the journal", got)
+	}
 	up.release(t, 15)
 	c.until("message.completed")
 	s.awaitMetrics(map[string]string{"parley_responses_in_progress": "0"})
@@ -113,6 +119,75 @@ func TestSessionsThatNobodyNeedsLeaveMemory(t *testing.T) {
 	d.until("message.created")
 	if f := d.until("message.created"); f.str("message", "text") != c.text[c.order[1]] {
 		t.Errorf("back from storage the answer is %v", f)
+	}
+}
+
+func TestJournalIsConfigured(t *testing.T) {
+	up := startUpstream(t)
+	s := startServer(t, up.models("gate-20"))
+	if _, err := os.Stat(filepath.Join(s.dir, "parley.db.events", "mark")); err != nil {
+		t.Errorf("the journal does not lie beside the database: %v", err)
+	}
+	dir := filepath.Join(t.TempDir(), "journal")
+	other := startServer(t, up.models("gate-20", "words-30000"), fmt.Sprintf(
+		"storage: {sqlite: {path: %s}, journal: {path: %s, max_bytes: 128KiB, sync: true}}\n",
+		filepath.Join(t.TempDir(), "parley.db"), dir))
+	segments, err := filepath.Glob(filepath.Join(dir, "*.segment"))
+	if err != nil || len(segments) != 1 {
+		t.Fatalf("in the configured folder are %v (%v)", segments, err)
+	}
+	if head, err := os.ReadFile(segments[0]); err != nil || !bytes.Contains(head, []byte(`"sync":true`)) {
+		t.Errorf("the segment begins with %.200q (%v)", head, err)
+	}
+
+	// An answer that the journal has no room for fails, and what there is of it is told under a new epoch.
+	c := other.dial(token("alice"))
+	c.open("model", "words-30000")
+	c.send("message.send", "message_id", "q", "text", "hi")
+	c.closedWith(1012)
+	again := other.dial(token("alice"))
+	again.session, again.last, again.epoch = c.session, c.last, c.epoch
+	f := frame{"type": "error"}
+	for f.str("type") == "error" { // there may be no room yet
+		again.send("session.open", "session_id", c.session, "after", c.last, "epoch", c.epoch)
+		if f = again.next(); f.str("type") == "error" && f.at("error", "retryable") != true {
+			t.Fatalf("after the journal was full, opening gives %v", f)
+		}
+	}
+	if f["reset"] != true {
+		t.Errorf("after the journal was full, opening gives %v", f)
+	}
+	for len(again.order) < 2 {
+		again.next()
+	}
+	if id := again.order[1]; again.status[id] != "failed" || !strings.HasPrefix(again.text[id], c.text[c.order[1]]) {
+		t.Errorf("the answer is %s with %d bytes, shown were %d", again.status[id], len(again.text[id]), len(c.text[c.order[1]]))
+	}
+	again.send("session.update", "model", "gate-20")
+	again.until("session.updated")
+	up.release(t, 20)
+	if end := again.ask("q2", "and now?"); end.str("status") != "complete" {
+		t.Errorf("the next answer ends with %v", end)
+	}
+}
+
+func TestNumberOfResponseTimesIsConfigured(t *testing.T) {
+	s := startServer(t, eliza, "session: {max_response_times: 2}\n")
+	c := s.dial(token("alice"))
+	c.open()
+	for i := range 4 {
+		c.ask(fmt.Sprint("q", i), "hello")
+	}
+	s.stop(syscall.SIGTERM)
+	var told []float64
+	for _, line := range s.log() {
+		var entry map[string]any
+		if json.Unmarshal([]byte(line), &entry) == nil && entry["msg"] == "a response has ended" {
+			told = append(told, entry["responses"].(float64))
+		}
+	}
+	if fmt.Sprint(told) != "[1 2 2 2]" {
+		t.Errorf("after each of four answers there are %v response times", told)
 	}
 }
 

@@ -270,7 +270,7 @@ func (r *replayer) apply(s *segment, handles map[uint64]*Recovered, payload []by
 	if !ok || session == nil {
 		return false
 	}
-	if session.holed || r.sessions[session.sessionID] != session {
+	if session.holed {
 		return true
 	}
 	if session.End == math.MaxInt64 || seq != session.End+1 {
@@ -288,9 +288,6 @@ func (r *replayer) begin(b beginRecord) *Recovered {
 	before := r.sessions[b.sessionID]
 	if before != nil && before.Epoch == b.epoch && before.End == b.end && !before.holed {
 		return before
-	}
-	if before != nil && before.Epoch != b.epoch {
-		r.release(b.sessionID)
 	}
 	session := &Recovered{Epoch: b.epoch, From: b.end, End: b.end, sessionID: b.sessionID}
 	r.sessions[b.sessionID] = session

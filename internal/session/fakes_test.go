@@ -109,6 +109,7 @@ type house struct {
 	*session.Manager
 	store   *storetest.Memory
 	journal *journal.Journal
+	dir     string // the journal's
 	model   *model
 	log     *logBuffer
 }
@@ -141,8 +142,8 @@ func openHouse(t testingT, store *storetest.Memory, m *model, dir string, edit f
 	if edit != nil {
 		edit(&cfg)
 	}
-	h := &house{store: store, model: m, log: &logBuffer{}}
-	log := slog.New(slog.NewTextHandler(h.log, nil))
+	h := &house{store: store, dir: dir, model: m, log: &logBuffer{}}
+	log := h.logger()
 	var err error
 	h.journal, err = journal.Open(journal.Config{Path: dir, MaxBytes: 64 << 20, StoreID: store.ID()}, log)
 	if err != nil {
@@ -151,6 +152,8 @@ func openHouse(t testingT, store *storetest.Memory, m *model, dir string, edit f
 	h.Manager = session.NewManager(cfg, store, h.journal, m, log)
 	return h
 }
+
+func (h *house) logger() *slog.Logger { return slog.New(slog.NewTextHandler(h.log, nil)) }
 
 func (h *house) close(t testingT) {
 	t.Helper()

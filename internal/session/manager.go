@@ -65,7 +65,7 @@ type Manager struct {
 	mu        sync.Mutex // guards the fields below
 	sessions  map[string]*slot
 	recovered map[string]*journal.Recovered // what the journal had at the start, until it is settled
-	dead      map[string]string             // the epochs of sessions that were lost, by session ID, until a new one begins
+	dead      map[string]string             // the epochs of sessions that were lost, by session ID, until new ones begin
 	warned    bool
 
 	turnMu   sync.Mutex // guards the fields below
@@ -74,6 +74,7 @@ type Manager struct {
 	finished chan struct{} // closed when the last turn of a drain has ended
 
 	stop    context.CancelFunc
+	hurry   chan struct{} // holds a value where the cleanup is wanted soon
 	cleanup sync.WaitGroup
 }
 
@@ -93,7 +94,7 @@ func NewManager(cfg Config, store chat.Store, j *journal.Journal, models Models,
 	m := &Manager{
 		cfg: cfg, store: store, journal: j, models: models, log: log,
 		sessions: make(map[string]*slot), recovered: j.Recovered(), dead: make(map[string]string),
-		finished: make(chan struct{}),
+		finished: make(chan struct{}), hurry: make(chan struct{}, 1),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	m.storing, m.giveUp = context.WithCancel(context.Background())
@@ -231,6 +232,10 @@ func (m *Manager) remove(s *Session) {
 	}
 	if s.Lost() {
 		m.dead[s.id] = s.epoch
+		select {
+		case m.hurry <- struct{}{}:
+		default:
+		}
 	}
 	s.leave()
 }
@@ -295,24 +300,33 @@ func (m *Manager) settleRecovered(ctx context.Context) {
 	if len(ids) == 0 {
 		return
 	}
+	m.settle(ctx, ids)
+	m.log.Info("the sessions in the journal are settled", "sessions", len(ids))
+}
+
+// settleLost brings in the sessions that were lost, so that the journal need not keep what it has of them.
+func (m *Manager) settleLost(ctx context.Context) {
+	m.mu.Lock()
+	ids := slices.Collect(maps.Keys(m.dead))
+	m.mu.Unlock()
+	m.settle(ctx, ids)
+}
+
+// settle has the store know all of the sessions, which are brought into memory for that.
+func (m *Manager) settle(ctx context.Context, ids []string) {
 	each(ids, func(id string) {
 		s, err := m.Open(ctx, id, func(*chat.Session) bool { return true })
-		switch {
-		case err == nil:
-			if err = s.checkpoint(ctx, nil); err == nil {
-				s.Release()
-				return
-			}
+		if err == nil {
+			err = s.checkpoint(ctx, nil)
 			s.Release()
-		case chat.AsError(err).Code == chat.CodeSessionEnded, chat.AsError(err).Code == chat.CodeSessionNotFound:
+		}
+		if err == nil || ctx.Err() != nil {
 			return
 		}
-		if ctx.Err() == nil {
-			m.log.Warn("settling a session from the journal failed; it is tried again when it is opened", "session", id,
-				"error", err)
+		if code := chat.AsError(err).Code; code != chat.CodeSessionEnded && code != chat.CodeSessionNotFound {
+			m.log.Warn("a session could not be settled; it is tried again when it is opened", "session", id, "error", err)
 		}
 	})
-	m.log.Info("the journal's sessions are settled", "sessions", len(ids))
 }
 
 // beginTurn counts a turn in; false: a drain has begun.
@@ -392,8 +406,8 @@ func (m *Manager) Close(ctx context.Context) error {
 	err := await(ctx, m.finished)
 	defer context.AfterFunc(ctx, m.giveUp)()
 	unsettled := m.settleAll()
-	m.giveUp()
 	m.cleanup.Wait()
+	m.giveUp()
 	if unsettled > 0 {
 		m.log.Warn("sessions could not be settled; the journal has what is missing", "sessions", unsettled)
 	}

@@ -51,16 +51,28 @@ func (m *Manager) loaded() []*Session {
 	return sessions
 }
 
+// soon is when the cleanup comes that is wanted before its time.
+const soon = time.Second
+
 func (m *Manager) runCleanup(ctx context.Context) {
 	ticker := time.NewTicker(m.cfg.CleanupInterval)
 	defer ticker.Stop()
+	var early <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-ticker.C:
-			m.clean(now)
+		case <-m.hurry:
+			if early == nil {
+				early = time.After(soon)
+			}
+			continue
+		case <-early:
+			early = nil
+		case <-ticker.C:
 		}
+		m.clean(time.Now())
+		m.settleLost(ctx)
 	}
 }
 
