@@ -24,3 +24,7 @@ lint:
 
 race:
 	go test -race ./...
+
+.PHONY: soak
+soak: ## the server is killed a thousand times; some minutes
+	PARLEY_TEST_KILLS=1000 go test -v -timeout 60m -run TestKillLosesNothing ./acceptance
