@@ -61,8 +61,7 @@ func TestConversationIsThereAfterARestart(t *testing.T) {
 	}
 	s.start()
 	again := s.dial(token("alice"))
-	opened := again.open("session_id", c.session, "after", c.last, "epoch", c.epoch)
-	if opened["resumed"] == opened["reset"] {
+	if opened := again.resume(c); opened["resumed"] != true || opened["reset"] != false || opened.str("epoch") != c.epoch {
 		t.Errorf("after a restart the session is opened as %v", opened)
 	}
 	again.ask("q2", "and now?")

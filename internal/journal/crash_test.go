@@ -224,6 +224,9 @@ func TestACrashAtAnyMoment(t *testing.T) {
 			if err := opened.Close(); err != nil {
 				t.Error(err)
 			}
+			reopened := cfg
+			reopened.Path = c.folder
+			checkFiles(t, reopened, opened)
 			if t.Failed() {
 				t.Fatalf("after crash %d of %d", i, len(crashes))
 			}

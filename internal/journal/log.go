@@ -18,7 +18,7 @@ type Log struct {
 	written int64           // the last seq that is in a file
 	stored  int64           // the last seq that the store knows, as far as the journal was told
 	ended   bool            // nothing is appended any more
-	told    bool            // report got its error
+	told    bool            // report got its error, of a batch that failed
 	outcome <-chan struct{} // of the batch that the last append went to
 
 	segment  uint64 // the number of the segment that has the last begin record, 0 for none

@@ -245,10 +245,8 @@ func (j *Journal) finish(b *batch) {
 	j.mu.Lock()
 	j.settle(b.segment)
 	for _, e := range b.logs {
-		l := e.log
-		l.written = e.seq
-		l.told = l.told || e.err != nil
-		outcomes = append(outcomes, outcome{l.report, e.seq, e.err})
+		e.log.written = e.seq
+		outcomes = append(outcomes, outcome{e.log.report, e.seq, e.err})
 	}
 	j.segments = slices.DeleteFunc(j.segments, func(s *segment) bool {
 		removed := slices.Contains(b.obsolete, s)
