@@ -222,8 +222,9 @@ func TestEpochsAndGoingOn(t *testing.T) {
 	}
 }
 
-// TestASessionWithAHoleIsDropped writes what the journal itself never does.
-func TestASessionWithAHoleIsDropped(t *testing.T) {
+// TestASessionWithAHoleIsToldAsSuch writes what the journal itself never does. Nobody must take such a session for one of
+// which there is nothing.
+func TestASessionWithAHoleIsToldAsSuch(t *testing.T) {
 	text := func(handle, seq byte) []byte { return []byte{3, handle, seq, 'x'} }
 	data := journal.EncodeSegment("id", "a store", "first boot", 1,
 		[]byte("\x01\x01\x00\x01e\x00s"), []byte("\x01\x02\x00\x01e\x00other"), text(1, 1), text(2, 1), text(1, 3), text(2, 2))
@@ -231,8 +232,16 @@ func TestASessionWithAHoleIsDropped(t *testing.T) {
 	put(t, cfg, data, journal.EncodeMark("id", 1, int64(len(data))))
 	j := d.openJournal(t, cfg)
 	r := j.Recovered()
-	if len(r) != 1 || r["other"] == nil || r["other"].End != 2 || j.ID() != "id" {
+	if len(r) != 2 || r["other"] == nil || r["other"].End != 2 || j.ID() != "id" {
 		t.Errorf("recovered %v of journal %s", r, j.ID())
+	}
+	if r["s"] == nil || r["s"].End != 3 {
+		t.Fatalf("of the session with a hole recovered is %+v", r["s"])
+	}
+	for e, err := range r["s"].Events() {
+		if err == nil {
+			t.Errorf("of the session with a hole comes %+v", e)
+		}
 	}
 	if !strings.Contains(j.logged.String(), "level=WARN") || !strings.Contains(j.logged.String(), "session=s") {
 		t.Errorf("the log says: %s", j.logged)

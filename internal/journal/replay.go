@@ -22,13 +22,19 @@ type Recovered struct {
 
 	sessionID string
 	payloads  []byte // of its records, each with its length before it
-	holed     bool   // a seq is missing: nothing of it is given
+	holed     bool   // a seq is missing: Events gives an error
 }
 
 // Events gives the events in order: one for each seq from From+1 to End. Of a message that does not stream there are
-// only ID and N, as the store has the rest. An error, of a record that this version does not understand, is the last.
+// only ID and N, as the store has the rest. An error, of a seq that is missing or of a record that this version does not
+// understand, is the last: then more was shown than can be given.
 func (r *Recovered) Events() iter.Seq2[chat.Event, error] {
 	return func(yield func(chat.Event, error) bool) {
+		if r.holed {
+			yield(chat.Event{}, fmt.Errorf("read the events of session %s: one between %d and %d is missing",
+				r.sessionID, r.From, r.End))
+			return
+		}
 		response := ""
 		for rest := (fields{data: r.payloads}); len(rest.data) > 0; {
 			payload := rest.bytes()
@@ -270,15 +276,13 @@ func (r *replayer) apply(s *segment, handles map[uint64]*Recovered, payload []by
 	if !ok || session == nil {
 		return false
 	}
-	if session.holed {
-		return true
-	}
 	if session.End == math.MaxInt64 || seq != session.End+1 {
 		session.holed, session.payloads = true, nil
-		return true
 	}
-	session.End = seq
-	session.keep(payload)
+	session.End = max(session.End, seq)
+	if !session.holed {
+		session.keep(payload)
+	}
 	s.needs[session.sessionID] = need{epoch: session.Epoch, seq: seq}
 	return true
 }
@@ -304,9 +308,9 @@ func (r *replayer) release(sessionID string) {
 func (r *replayer) drop(log *slog.Logger) {
 	for id, session := range r.sessions {
 		if session.holed {
-			log.Warn("a session's records in the journal do not follow on each other: they are dropped", "session", id)
+			log.Warn("a session's records in the journal do not follow on each other", "session", id)
 		}
-		if session.holed || session.From == session.End {
+		if session.From == session.End {
 			delete(r.sessions, id)
 			r.release(id)
 		}
