@@ -34,7 +34,7 @@ const secret = "q7ZJ3vT9mXc2RkW8yLhN4sDgB6fPeUaV"
 // upstream is a language model in a process of its own.
 type upstream struct{ url string }
 
-func startUpstream(t *testing.T) *upstream {
+func startUpstream(t testing.TB) *upstream {
 	t.Helper()
 	cmd := exec.Command(upstreamBinary)
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=50")
@@ -63,7 +63,7 @@ func startUpstream(t *testing.T) *upstream {
 	return &upstream{url: strings.TrimSuffix(strings.TrimSpace(line), "/v1")}
 }
 
-func (u *upstream) requests(t *testing.T) []llmtest.Request {
+func (u *upstream) requests(t testing.TB) []llmtest.Request {
 	t.Helper()
 	var all []llmtest.Request
 	getJSON(t, u.url+"/requests", &all)
@@ -71,13 +71,13 @@ func (u *upstream) requests(t *testing.T) []llmtest.Request {
 }
 
 // await waits until the upstream has seen so much.
-func (u *upstream) await(t *testing.T, what string, n int) {
+func (u *upstream) await(t testing.TB, what string, n int) {
 	t.Helper()
 	var counts llmtest.Counts
 	getJSON(t, fmt.Sprintf("%s/await?%s=%d", u.url, what, n), &counts)
 }
 
-func (u *upstream) release(t *testing.T, words int) {
+func (u *upstream) release(t testing.TB, words int) {
 	t.Helper()
 	resp, err := http.Post(fmt.Sprintf("%s/release?n=%d", u.url, words), "", nil)
 	if err != nil {
@@ -86,7 +86,7 @@ func (u *upstream) release(t *testing.T, words int) {
 	resp.Body.Close()
 }
 
-func getJSON(t *testing.T, url string, v any) {
+func getJSON(t testing.TB, url string, v any) {
 	t.Helper()
 	client := http.Client{Timeout: patience}
 	resp, err := client.Get(url)
@@ -114,7 +114,7 @@ const eliza = "llm:\n  providers: [{id: eliza, type: eliza}]\n  models: [{id: el
 
 // server is a running parley.
 type server struct {
-	t          *testing.T
+	t          testing.TB
 	cmd        *exec.Cmd
 	dir        string // its working directory
 	config     string
@@ -129,7 +129,7 @@ type server struct {
 }
 
 // configuration gives a file for serve: the harness's part, and sections of the test's own.
-func configuration(t *testing.T, sections ...string) (dir, path string) {
+func configuration(t testing.TB, sections ...string) (dir, path string) {
 	t.Helper()
 	dir = t.TempDir()
 	path = filepath.Join(dir, "parley.yaml")
@@ -152,7 +152,7 @@ func configuration(t *testing.T, sections ...string) (dir, path string) {
 }
 
 // startServer starts parley serve with the sections of a configuration, and waits until it listens.
-func startServer(t *testing.T, sections ...string) *server {
+func startServer(t testing.TB, sections ...string) *server {
 	t.Helper()
 	dir, path := configuration(t, sections...)
 	s := &server{t: t, dir: dir, config: path}

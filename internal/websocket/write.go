@@ -52,14 +52,14 @@ func (c *conn) writeLoop() {
 	}
 }
 
-// rest ends the writer, unless there is more to write.
+// rest ends the writer, unless there is more to write. Once the connection is closing no other one starts.
 func (c *conn) rest() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dirty {
 		return false
 	}
-	c.writing = false
+	c.writing = c.closing != nil
 	return true
 }
 
