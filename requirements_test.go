@@ -19,11 +19,9 @@ const requirements, criteriaEach = 19, 5
 // notYetTested are the criteria that no test is named after, as their features are still to come. The list only
 // shrinks.
 var notYetTested = []string{
-	"R4.1", "R4.2", "R4.3", "R4.5",
 	"R6.1", "R6.2", "R6.3", "R6.5",
 	"R9.1", "R9.2", "R9.3", "R9.4", "R9.5",
 	"R11.1", "R11.2", "R11.3", "R11.4", "R11.5",
-	"R14.2", "R14.3",
 	"R15.1", "R15.2", "R15.3", "R15.4", "R15.5",
 	"R16.5",
 	"R18.1", "R18.3", "R18.4", "R18.5",

@@ -66,6 +66,7 @@ func (r *Router) open(ctx context.Context, c *Connection, cmd chat.OpenSession, 
 	r.leave(c, b)
 	if err := r.takeSeat(ctx, c, b); err != nil {
 		s.Release()
+		c.enqueue(ctx, answer{unbind: true})
 		return err
 	}
 	return r.attach(ctx, c, b, cmd, ref)
@@ -97,14 +98,18 @@ func (r *Router) prepare(ctx context.Context, c *Connection, b *binding, cmd cha
 
 // attach lets the connection's writer read the session's log from its cursor on.
 func (r *Router) attach(ctx context.Context, c *Connection, b *binding, cmd chat.OpenSession, ref string) error {
+	// Before it gets its place: from here on the log stays, also when the session ends.
+	b.stop = b.session.Notify(c.transport.Wake)
 	cursor, opened, err := b.session.Attach(cmd.After, cmd.Epoch, cmd.History)
 	if err != nil {
+		b.stop()
 		r.vacate(c, b, leaves)
 		b.session.Release()
+		c.enqueue(ctx, answer{unbind: true})
 		return err
 	}
 	opened.ConnectionID = c.id
-	b.cursor, b.stop = cursor, b.session.Notify(c.transport.Wake)
+	b.cursor = cursor
 	c.bound = b
 	c.enqueue(ctx, answer{notice: opened, ref: ref, bind: b})
 	c.SetSessionID(b.session.ID()) // from here on it can be told of others typing

@@ -58,24 +58,30 @@ func (m *Manager) read(id string) (*Session, error) {
 	return l.session()
 }
 
-// readMessages reads the newest messages: by their numbers, as those that have no place yet are among them; and, where
-// there are older ones, by their places too, so that none is missing from where the log in memory begins.
-func (l *loading) readMessages(ctx context.Context) error {
-	store, id := l.manager.store, l.record.ID
-	stored, err := store.Messages(ctx, id, 0, loadedMessages+1)
-	if err != nil {
-		return storageError(err)
+// readMessages reads the newest messages: by their numbers, and all that have no place yet; and, where there are older
+// ones, by their places too, so that none is missing from where the log in memory begins.
+func (l *loading) readMessages(ctx context.Context) (err error) {
+	before, unplaced := int64(0), true
+	for l.older = true; l.older && unplaced; {
+		page, err := l.manager.store.Messages(ctx, l.record.ID, before, loadedMessages+1)
+		if err != nil {
+			return storageError(err)
+		}
+		if l.older = len(page) > loadedMessages; l.older {
+			page = page[1:]
+			before = page[0].N
+		}
+		unplaced = slices.ContainsFunc(page, func(m chat.Message) bool { return m.Seq == 0 })
+		l.stored = append(page, l.stored...)
 	}
-	if l.older = len(stored) > loadedMessages; l.older {
-		stored = stored[1:]
-		if stored, err = l.addLate(ctx, stored); err != nil {
+	if l.older {
+		if l.stored, err = l.addLate(ctx, l.stored); err != nil {
 			return err
 		}
 	}
-	l.stored = stored
 	l.nextN = 1
-	if len(stored) > 0 {
-		l.nextN = stored[len(stored)-1].N + 1
+	if n := len(l.stored); n > 0 {
+		l.nextN = l.stored[n-1].N + 1
 	}
 	return nil
 }
@@ -93,7 +99,7 @@ func (l *loading) addLate(ctx context.Context, stored []chat.Message) ([]chat.Me
 	if first == 0 {
 		return stored, nil
 	}
-	placed, err := l.manager.store.MessagesAfter(ctx, l.record.ID, first, 2*loadedMessages)
+	placed, err := l.manager.store.MessagesAfter(ctx, l.record.ID, first, len(stored)+loadedMessages)
 	if err != nil {
 		return nil, storageError(err)
 	}
@@ -184,13 +190,13 @@ func (l *loading) begin() {
 	l.log.restore(l.stored, l.older, end, state(&l.record))
 }
 
-// closeResponses gives each response that the server went down under its end. One that ended in the store has that end;
-// any other is interrupted, with all the text there is.
+// closeResponses gives each response that the server went down under its end. One that ended in the store has that end,
+// else one that ended in the journal has that; any other is interrupted, with all the text there is.
 func (l *loading) closeResponses(ctx context.Context) error {
 	open := make(map[string]bool)
 	for _, msg := range l.log.messages {
 		l.nextN = max(l.nextN, msg.N+1)
-		if msg.Status != chat.StatusStreaming {
+		if msg.Role != chat.RoleAssistant || msg.begin <= l.record.LogEnd {
 			continue
 		}
 		open[msg.ID] = true
@@ -215,28 +221,32 @@ func (l *loading) closeResponses(ctx context.Context) error {
 	return nil
 }
 
-// closeResponse ends a response that the journal has without its end.
+// closeResponse has the store and the log agree on the end of a response that the log has from the journal.
 func (l *loading) closeResponse(ctx context.Context, msg *message) error {
-	final := msg.whole()
+	final, ended := msg.whole(), msg.Status != chat.StatusStreaming
 	row, err := l.message(ctx, msg.ID)
 	switch {
 	case err == nil && row.Status != chat.StatusStreaming:
 		final = row
 	case err == nil || errors.Is(err, chat.ErrNotFound):
-		final.Status = chat.StatusInterrupted
 		store := l.manager.store.UpdateMessage
 		if err != nil {
 			store = l.manager.store.InsertMessage
 		} else {
 			final.Provider = row.Provider
 		}
+		if !ended {
+			final.Status = chat.StatusInterrupted
+		}
 		if err := store(ctx, l.record.ID, final); err != nil {
-			return storageError(fmt.Errorf("close an interrupted response: %w", err))
+			return storageError(fmt.Errorf("close a response: %w", err))
 		}
 	default:
 		return storageError(err)
 	}
-	l.ends = append(l.ends, final)
+	if !ended {
+		l.ends = append(l.ends, final)
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +29,7 @@ type eventLog struct {
 	messages map[string]*message
 	older    bool // the store holds messages that are older than those here
 	textSize int64
-	settled  int64 // what happened up to here was there when the log was compacted last
+	rested   int64 // what happened up to here was there when the log was compacted last
 }
 
 type itemKind uint8
@@ -54,6 +55,7 @@ type item struct {
 type message struct {
 	chat.Message       // its Text and Reasoning are set once it is final, its Seq once the store has that
 	begin, last  int64 // the first and the last seq of it so far
+	unstored     bool  // a response whose end the store did not take yet
 
 	// Of a response, until it is compacted.
 	text, reasoning strings.Builder
@@ -293,10 +295,13 @@ func (m *message) completion() chat.MessageCompleted {
 	}
 }
 
-// newest gives the newest messages that are shown, each whole and at its last seq, in order; and whether there are
-// older ones. A response in progress is among them whatever the limit: the deltas that follow would mean nothing
-// without it.
-func (l *eventLog) newest(limit int) (events []chat.Event, more bool) {
+// newest gives the newest messages up to a seq, each whole and at its last seq, in order; and whether there are older
+// ones. A response in progress is among them whatever the limit: the deltas that follow would mean nothing without it.
+//
+// What follows that seq is to be read from the log as it is: a reader that is cut off in between goes on from where it
+// was, and must not find itself between the beginning of a response, which was passed over, and its end.
+func (l *eventLog) newest(limit int) (events []chat.Event, end int64, more bool) {
+	end = l.settled()
 	seen := make(map[*message]bool)
 	for i := len(l.items) - 1; i >= 0; i-- {
 		it := &l.items[i]
@@ -305,14 +310,33 @@ func (l *eventLog) newest(limit int) (events []chat.Event, more bool) {
 		}
 		seen[it.msg] = true
 		m := l.shownOf(it)
-		if len(events) >= limit && m.Status != chat.StatusStreaming {
+		if len(seen) > limit && m.Status != chat.StatusStreaming {
 			more = true
 			continue
 		}
-		events = append(events, chat.Event{Seq: min(it.seq, l.shown), Body: chat.MessageCreated{Message: m}})
+		if seq := min(it.seq, l.shown); seq <= end {
+			events = append(events, chat.Event{Seq: seq, Body: chat.MessageCreated{Message: m}})
+		}
 	}
 	slices.Reverse(events)
-	return events, more || l.older
+	return events, end, more || l.older
+}
+
+// settled gives the seq up to which, of what is shown, no message stands within another one's deltas.
+func (l *eventLog) settled() int64 {
+	var response *message
+	for i := range l.items {
+		it := &l.items[i]
+		switch {
+		case it.seq > l.shown:
+			return l.shown
+		case it.kind == itemStarted:
+			response = it.msg
+		case it.kind == itemMessage && response != nil && response.last > it.seq:
+			return response.begin - 1
+		}
+	}
+	return l.shown
 }
 
 // shownOf gives a message as far as it is shown; it is the last item of it of which something is.
@@ -329,13 +353,14 @@ func (l *eventLog) shownOf(it *item) chat.Message {
 	return m
 }
 
-// history gives the messages in the order of their numbers, as far as they go.
+// history gives the messages in the order of the log, as far as they go. Their numbers may have another order: a
+// message whose first attempt to be stored was lost has the number of that.
 func (l *eventLog) history() []chat.Message {
-	all := make([]chat.Message, 0, len(l.messages))
-	for _, msg := range l.messages {
+	ordered := slices.SortedFunc(maps.Values(l.messages), func(a, b *message) int { return int(a.last - b.last) })
+	all := make([]chat.Message, 0, len(ordered))
+	for _, msg := range ordered {
 		all = append(all, msg.whole())
 	}
-	slices.SortFunc(all, func(a, b chat.Message) int { return int(a.N - b.N) })
 	return all
 }
 
@@ -375,7 +400,7 @@ func (l *eventLog) compact(before time.Time, state chat.SessionUpdated) {
 				continue
 			}
 			it.kind = itemMessage
-		case it.kind == itemOther && it.seq <= l.settled:
+		case it.kind == itemOther && it.seq <= l.rested:
 			others++
 			if lastOther >= 0 {
 				kept = slices.Delete(kept, lastOther, lastOther+1)
@@ -388,7 +413,7 @@ func (l *eventLog) compact(before time.Time, state chat.SessionUpdated) {
 		kept[lastOther].body = state
 	}
 	clear(l.items[len(kept):])
-	l.items, l.settled = kept, l.shown
+	l.items, l.rested = kept, l.shown
 	for _, msg := range l.messages {
 		if old(msg) {
 			// The builders have room to spare that nobody needs any more.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -148,8 +149,10 @@ func (m *Manager) evict(s *Session, place *slot) (left bool) {
 	return place.err != nil
 }
 
+var errUnsettled = errors.New("the store does not know all of the session's log")
+
 // settle stores how far the session has come and gives up its claim: it ends cleanly, and whoever opens it next
-// continues its log.
+// continues its log. Nothing must come after it.
 func (s *Session) settle() error {
 	if err := s.awaitWritten(s.manager.storing); err != nil {
 		return err
@@ -165,13 +168,14 @@ func (s *Session) settle() error {
 	whole := s.record.LogEnd == s.log.end
 	s.mu.RUnlock()
 	if !whole {
-		return nil // the journal has the rest
+		return errUnsettled
 	}
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
 	free := chat.Claim{Epoch: record.Claim.Epoch}
 	if err := s.manager.store.ClaimSession(ctx, s.id, record.Claim, free); err != nil {
-		return storageError(err)
+		// It may have been done, so it must not go on here. Where it was not, this journal still vouches for the log.
+		s.manager.log.Warn("a claim could not be given up", "session", s.id, "error", err)
 	}
 	return nil
 }

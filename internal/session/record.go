@@ -138,28 +138,40 @@ func (s *Session) unlockRecord() { <-s.recordGate }
 func (s *Session) storeRecord(draft *chat.Session, places ...chat.Place) error {
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
-	err := s.manager.store.UpdateSession(ctx, draft, places...)
-	if errors.Is(err, chat.ErrStale) {
-		if s.endedAs(ctx, draft) {
-			return nil // by an earlier attempt whose answer was lost
-		}
-		err = chat.NewError(chat.CodeSessionBusy, "the session is in use by another server").WithCause(err)
-		s.lose(err)
-		return err
-	}
-	if err != nil {
+	switch err := s.manager.store.UpdateSession(ctx, draft, places...); {
+	case errors.Is(err, chat.ErrStale):
+		return s.stale(ctx, draft, err)
+	case err != nil:
 		return storageError(err)
 	}
 	return nil
 }
 
-// endedAs reports whether the store has the session with the end that the draft gives it.
-func (s *Session) endedAs(ctx context.Context, draft *chat.Session) bool {
-	if draft.Status != chat.SessionStatusEnded {
-		return false
-	}
+// stale finds out why the store does not take the draft: an earlier attempt to end the session was done although its
+// answer was lost; or the session is another server's.
+func (s *Session) stale(ctx context.Context, draft *chat.Session, cause error) error {
 	stored, err := s.manager.store.Session(ctx, s.id)
-	return err == nil && stored.Status == chat.SessionStatusEnded && stored.Claim == draft.Claim
+	switch {
+	case err != nil && !errors.Is(err, chat.ErrNotFound):
+		return storageError(err)
+	case stored.Status != chat.SessionStatusEnded || stored.Claim != draft.Claim:
+		err := chat.NewError(chat.CodeSessionBusy, "the session is in use by another server").WithCause(cause)
+		s.lose(err)
+		return err
+	case draft.Status == chat.SessionStatusEnded:
+		return nil
+	}
+	pending, err := s.beginEnd()
+	for _, done := range pending {
+		if err == nil {
+			err = await(s.manager.storing, done)
+		}
+	}
+	if err == nil {
+		s.publish(stored, chat.SessionEnded{Reason: stored.EndReason})
+		s.leaveEnded()
+	}
+	return errEnded()
 }
 
 // checkpoint stores what the store does not know of the session yet: its record, how far its log has come, and the
@@ -170,9 +182,10 @@ func (s *Session) checkpoint(ctx context.Context, response *chat.ResponseTime) e
 		return err
 	}
 	defer s.unlockRecord()
+	failed := s.storeEnds()
 	draft, places, changed := s.unstored(response)
 	if !changed {
-		return nil
+		return failed
 	}
 	end := draft.LogEnd
 	err := s.storeRecord(&draft, places...)
@@ -187,7 +200,7 @@ func (s *Session) checkpoint(ctx context.Context, response *chat.ResponseTime) e
 	if err == nil {
 		s.journal.Stored(end)
 	}
-	return err
+	return errors.Join(failed, err)
 }
 
 // unstored gives the record as it is to be stored, the places of messages that the store does not know, and whether
@@ -199,10 +212,7 @@ func (s *Session) unstored(response *chat.ResponseTime) (draft chat.Session, pla
 	if draft.Status == chat.SessionStatusEnded || s.lost != nil {
 		return draft, nil, false
 	}
-	draft.LogEnd = s.log.shown
-	if s.turn != nil && s.turn.msg != nil {
-		draft.LogEnd = max(s.record.LogEnd, min(draft.LogEnd, s.turn.msg.begin-1))
-	}
+	draft.LogEnd = max(s.record.LogEnd, s.storableEnd())
 	if s.lastMessage.After(draft.LastActiveAt) {
 		draft.LastActiveAt = s.lastMessage
 	}
@@ -213,6 +223,21 @@ func (s *Session) unstored(response *chat.ResponseTime) (draft chat.Session, pla
 	changed = response != nil || len(places) > 0 || draft.LogEnd > s.record.LogEnd ||
 		draft.LastActiveAt.After(s.record.LastActiveAt)
 	return draft, places, changed
+}
+
+// storableEnd gives how far the log has come, but for responses that are in progress, or whose end the store does not
+// have. The lock is held.
+func (s *Session) storableEnd() int64 {
+	end := s.log.shown
+	if s.turn != nil && s.turn.msg != nil {
+		end = min(end, s.turn.msg.begin-1)
+	}
+	for _, msg := range s.log.messages {
+		if msg.unstored {
+			end = min(end, msg.begin-1)
+		}
+	}
+	return end
 }
 
 // End ends the session for good. A response in progress is cancelled first; its text is kept. Where the end cannot be
@@ -229,13 +254,18 @@ func (s *Session) End(ctx context.Context, reason chat.EndReason) error {
 	if err != nil {
 		return err
 	}
+	s.leaveEnded()
+	return nil
+}
+
+// leaveEnded takes the ended session out of memory. The store has its end, and its messages: the journal's part may
+// go, once it is written.
+func (s *Session) leaveEnded() {
 	s.manager.remove(s)
-	// The store has the end, and the messages. The journal's part may go, once it is written.
 	if err := s.awaitWritten(s.manager.storing); err == nil {
 		s.manager.journal.Forget(s.id)
 	}
 	s.change(s.dropEndedLog)
-	return nil
 }
 
 // beginEnd lets nothing begin any more, cancels the response in progress, and gives what is to be waited for before
@@ -267,6 +297,9 @@ func (s *Session) end(ctx context.Context, reason chat.EndReason, pending []<-ch
 		return err
 	}
 	defer s.unlockRecord()
+	if err := s.storeEnds(); err != nil {
+		return err
+	}
 	draft := s.Record()
 	draft.Status, draft.EndReason = chat.SessionStatusEnded, reason
 	draft.AssistedBy, draft.LastActiveAt = nil, chat.Now()

@@ -120,11 +120,18 @@ func (s *Session) Lost() bool {
 // Attach gives a reader its place in the log, and what it is told of the session. With after and the log's own epoch
 // the reader goes on after that seq; without, it gets the newest history messages first.
 //
-// An after beyond the log's end is an [chat.Error] of code invalid_message.
+// An after beyond the log's end is an [chat.Error] of code invalid_message; a session that has ended meanwhile is
+// session_ended, and one that is lost has to be opened again.
 func (s *Session) Attach(after *int64, epoch string, history int) (Cursor, chat.SessionOpened, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	opened := chat.SessionOpened{Session: s.record, Epoch: s.epoch, Seq: s.log.shown}
+	switch {
+	case s.record.Status == chat.SessionStatusEnded:
+		return Cursor{}, opened, errEnded()
+	case s.lost != nil:
+		return Cursor{}, opened, s.lost
+	}
 	if s.turn != nil && s.turn.msg != nil {
 		opened.InProgress = s.turn.msg.ID
 	}
@@ -137,13 +144,13 @@ func (s *Session) Attach(after *int64, epoch string, history int) (Cursor, chat.
 		return Cursor{pos: *after, sent: *after}, opened, nil
 	}
 	opened.Reset = after != nil
-	backlog, more := s.log.newest(history)
+	backlog, end, more := s.log.newest(history)
 	opened.HasMore = more
-	if n := len(backlog); s.log.shown > 0 && (n == 0 || backlog[n-1].Seq < s.log.shown) {
-		// What else happened up to the log's end is told as what it has come to.
-		backlog = append(backlog, chat.Event{Seq: s.log.shown, Body: state(&s.record)})
+	if n := len(backlog); end > 0 && (n == 0 || backlog[n-1].Seq < end) {
+		// What else happened up to there is told as what it has come to.
+		backlog = append(backlog, chat.Event{Seq: end, Body: state(&s.record)})
 	}
-	return Cursor{backlog: backlog, pos: s.log.shown}, opened, nil
+	return Cursor{backlog: backlog, pos: end}, opened, nil
 }
 
 // state is what a reader is told who has skipped over changes.

@@ -247,7 +247,7 @@ func (s *Session) checkReplaced(replaces, authorID string) error {
 func (s *Session) lastUserMessage() *message {
 	var last *message
 	for _, m := range s.log.messages {
-		if m.Role == chat.RoleUser && (last == nil || m.N > last.N) {
+		if m.Role == chat.RoleUser && (last == nil || m.last > last.last) {
 			last = m
 		}
 	}
@@ -294,7 +294,7 @@ func (s *Session) tryRetry(interrupt bool) (wait <-chan struct{}, err error) {
 		}
 		var answer *message
 		for _, m := range s.log.messages {
-			if m.ReplyTo == question.ID && (answer == nil || m.N > answer.N) {
+			if m.ReplyTo == question.ID && (answer == nil || m.last > answer.last) {
 				answer = m
 			}
 		}

@@ -221,7 +221,8 @@ func (t *turn) save(stop <-chan struct{}) (inserted bool) {
 	}
 }
 
-// complete ends the response: stored first, then shown, exactly once. Where the session is lost it is only stored.
+// complete ends the response: stored first, then shown, exactly once. Where the store fails the journal keeps the
+// response until a checkpoint has stored it. Where the session is lost it is only stored.
 func (t *turn) complete(err error, inserted bool) {
 	s := t.session
 	// What the store says at the end must be what the journal has.
@@ -233,15 +234,15 @@ func (t *turn) complete(err error, inserted bool) {
 	final.Usage = t.usage
 	final.FirstTokenMS, final.DurationMS = milliseconds(t.firstToken), milliseconds(time.Since(t.started))
 
-	if err := t.store(final, inserted); err != nil {
-		t.log().Error("storing a response failed", "error", err)
-		final.Status, final.FinishReason = chat.StatusFailed, ""
-		final.Error = chat.NewError(chat.CodeStorageUnavailable, "the answer could not be stored")
+	failed := t.store(final, inserted)
+	if failed != nil {
+		t.log().Error("storing a response failed: the journal has it until the storage takes it", "error", failed)
 	}
 	lost := false
 	s.change(func() {
 		if lost = s.lost != nil; !lost {
 			s.addCompleted(t.msg, final)
+			t.msg.unstored = failed != nil
 			s.lastMessage = chat.Now()
 		}
 		s.turn = nil
@@ -282,6 +283,42 @@ func (t *turn) store(m chat.Message, inserted bool) error {
 		}
 	}
 	return store.UpdateMessage(ctx, t.session.id, m)
+}
+
+// storeEnds stores the ends of responses that the store did not take when they came.
+func (s *Session) storeEnds() error {
+	s.mu.RLock()
+	var ends []*message
+	for _, msg := range s.log.messages {
+		if msg.unstored {
+			ends = append(ends, msg)
+		}
+	}
+	s.mu.RUnlock()
+	for _, msg := range ends {
+		if err := s.storeEnd(msg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) storeEnd(msg *message) error {
+	ctx, cancel := s.manager.storeContext()
+	defer cancel()
+	s.mu.RLock()
+	final := msg.whole()
+	s.mu.RUnlock()
+	store := s.manager.store
+	err := store.InsertMessage(ctx, s.id, final)
+	if errors.Is(err, chat.ErrExists) {
+		err = store.UpdateMessage(ctx, s.id, final)
+	}
+	if err != nil && !errors.Is(err, chat.ErrStale) { // stale: an earlier attempt was done although its answer was lost
+		return storageError(err)
+	}
+	s.change(func() { msg.unstored = false })
+	return nil
 }
 
 // outcome says how a response ends for which the stream ended with err.
