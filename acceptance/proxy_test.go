@@ -86,13 +86,6 @@ func (p *proxy) close() {
 	}
 }
 
-// retarget sends new connections to another address, such as that of a server that was started again.
-func (p *proxy) retarget(addr string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.target = addr
-}
-
 // cut cuts every connection now.
 func (p *proxy) cut(how ending) {
 	p.mu.Lock()

@@ -1,8 +1,6 @@
 package session
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -95,86 +93,6 @@ func (m *message) begun() chat.Message {
 }
 
 func newEventLog() eventLog { return eventLog{messages: make(map[string]*message)} }
-
-// restore takes in what the store knows of a log up to end: the messages that have their place there, all of them final
-// and in the order of their numbers. The present state of the session stands at the highest place that no message
-// has: what happened there, or before, can be seen in it.
-func (l *eventLog) restore(stored []chat.Message, older bool, end int64, state chat.SessionUpdated) {
-	l.older, l.end, l.shown = older, end, end
-	for _, m := range stored {
-		if m.Seq == 0 || m.Seq > end {
-			continue
-		}
-		msg := &message{Message: m, begin: m.Seq, last: m.Seq}
-		l.messages[m.ID] = msg
-		l.textSize += int64(len(m.Text) + len(m.Reasoning))
-		l.items = append(l.items, item{kind: itemMessage, seq: m.Seq, msg: msg})
-	}
-	slices.SortFunc(l.items, func(a, b item) int { return int(a.seq - b.seq) })
-	if older {
-		l.floor = end
-		if len(l.items) > 0 {
-			l.floor = l.items[0].seq - 1
-		}
-	}
-	free, at := end, len(l.items)
-	for at > 0 && l.items[at-1].seq == free {
-		free--
-		at--
-	}
-	if free > l.floor {
-		l.items = slices.Insert(l.items, at, item{kind: itemOther, seq: free, body: state})
-	}
-}
-
-var errReplay = errors.New("the journal does not go on where the store ends")
-
-// replay appends what the journal has of the log beyond what the store knows of it. stored gives a message that the
-// store has.
-func (l *eventLog) replay(e chat.Event, stored func(id string) (chat.Message, error)) error {
-	switch {
-	case e.Seq <= l.end:
-		return nil
-	case e.Seq != l.end+1:
-		return fmt.Errorf("%w: %d follows %d", errReplay, e.Seq, l.end)
-	}
-	switch b := e.Body.(type) {
-	case chat.MessageCreated:
-		if b.Message.Status == chat.StatusStreaming {
-			l.addMessage(b.Message)
-			break
-		}
-		m, err := stored(b.Message.ID)
-		if err != nil {
-			return fmt.Errorf("%w: message %s: %w", errReplay, b.Message.ID, err)
-		}
-		l.addMessage(m)
-	case chat.MessageDelta:
-		msg, ok := l.messages[b.MessageID]
-		if !ok || msg.Status != chat.StatusStreaming {
-			return fmt.Errorf("%w: a delta of no response", errReplay)
-		}
-		l.addDelta(msg, b.Kind, b.Text)
-	case chat.MessageCompleted:
-		msg, ok := l.messages[b.MessageID]
-		if !ok || msg.Status != chat.StatusStreaming {
-			return fmt.Errorf("%w: the end of no response", errReplay)
-		}
-		l.addCompleted(msg, msg.completedAs(b), time.Now())
-	default:
-		l.addOther(b)
-	}
-	l.shown = l.end
-	return nil
-}
-
-// completedAs gives a response as its end left it.
-func (m *message) completedAs(b chat.MessageCompleted) chat.Message {
-	final := m.whole()
-	final.Status, final.FinishReason, final.Error, final.Usage = b.Status, b.FinishReason, b.Error, b.Usage
-	final.FirstTokenMS, final.DurationMS = b.FirstTokenMS, b.DurationMS
-	return final
-}
 
 func (l *eventLog) add(it item) {
 	l.end++
@@ -362,89 +280,4 @@ func (l *eventLog) history() []chat.Message {
 		all = append(all, msg.whole())
 	}
 	return all
-}
-
-// unplaced gives the places of the messages up to a seq which the store does not know yet.
-func (l *eventLog) unplaced(upTo int64) []chat.Place {
-	var places []chat.Place
-	for _, msg := range l.messages {
-		if msg.Seq == 0 && msg.last <= upTo {
-			places = append(places, chat.Place{MessageID: msg.ID, Seq: msg.last})
-		}
-	}
-	return places
-}
-
-// placed notes that the store knows the places.
-func (l *eventLog) placed(places []chat.Place) {
-	for _, p := range places {
-		if msg, ok := l.messages[p.MessageID]; ok {
-			msg.Seq = p.Seq
-		}
-	}
-}
-
-// compact drops the deltas of responses that were finished before a time: such a message is one item, at its last
-// seq. Of what else had happened when the log was compacted the time before, the last alone stays, as the present
-// state of the session.
-func (l *eventLog) compact(before time.Time, state chat.SessionUpdated) {
-	old := func(msg *message) bool {
-		return msg != nil && !msg.finished.IsZero() && msg.finished.Before(before) && msg.last <= l.shown
-	}
-	lastOther, others := -1, 0
-	kept := l.items[:0]
-	for _, it := range l.items {
-		switch {
-		case old(it.msg):
-			if it.kind != itemCompleted {
-				continue
-			}
-			it.kind = itemMessage
-		case it.kind == itemOther && it.seq <= l.rested:
-			others++
-			if lastOther >= 0 {
-				kept = slices.Delete(kept, lastOther, lastOther+1)
-			}
-			lastOther = len(kept)
-		}
-		kept = append(kept, it)
-	}
-	if others > 1 {
-		kept[lastOther].body = state
-	}
-	clear(l.items[len(kept):])
-	l.items, l.rested = kept, l.shown
-	for _, msg := range l.messages {
-		if old(msg) {
-			// The builders have room to spare that nobody needs any more.
-			msg.Text, msg.Reasoning = strings.Clone(msg.Text), strings.Clone(msg.Reasoning)
-			msg.text, msg.reasoning, msg.marks, msg.finished = strings.Builder{}, strings.Builder{}, nil, time.Time{}
-		}
-	}
-}
-
-// trim leaves the oldest messages to the store, so that keep are left, as far as it knows the log: up to stored.
-func (l *eventLog) trim(keep int, stored int64) {
-	excess, cut := len(l.messages)-keep, 0
-	for excess > 0 && cut < len(l.items) && l.items[cut].seq <= stored {
-		it := &l.items[cut]
-		if it.kind == itemMessage {
-			l.textSize -= int64(len(it.msg.Text) + len(it.msg.Reasoning))
-			delete(l.messages, it.msg.ID)
-			excess--
-		} else if it.kind != itemOther {
-			break // the deltas of a response: it is not old enough
-		}
-		cut++
-	}
-	if cut > 0 {
-		l.floor, l.older = l.items[cut-1].seq, true
-		l.items = slices.Clone(l.items[cut:])
-	}
-}
-
-// bytes estimates the memory that the log takes, its text first of all.
-func (l *eventLog) bytes() int64 {
-	const perItem, perMessage = 64, 400
-	return l.textSize + int64(len(l.items))*perItem + int64(len(l.messages))*perMessage
 }

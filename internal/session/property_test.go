@@ -65,7 +65,6 @@ type world struct {
 	readers []*follower
 	asked   int
 	agent   bool
-	epoch   string
 }
 
 // follower is a client that may be cut off and come back.

@@ -251,6 +251,43 @@ func TestSameSubmissionTwice(t *testing.T) {
 	})
 }
 
+func TestConcurrentSendsOfOneMessageAreOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storetest.NewMemory()
+		store.Before = func(context.Context, string) error {
+			time.Sleep(time.Second) // so that all of them meet
+			return nil
+		}
+		h := newHouse(t, store, &model{answer: says(time.Second, "yes", "yes", "yes")}, nil)
+		defer h.close(t)
+		s := h.create(t)
+		defer s.Release()
+		var senders sync.WaitGroup
+		var mu sync.Mutex
+		repeats := 0
+		for i := range 20 {
+			senders.Go(func() {
+				time.Sleep(time.Duration(i) * 200 * time.Millisecond) // some while it is stored, some during the answer
+				again, err := s.Send(context.Background(), alice, chat.RoleUser, chat.SendMessage{MessageID: "q", Text: "hi", Interrupt: i%2 == 0})
+				if err != nil {
+					t.Errorf("sender %d is told %v", i, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if again != nil {
+					repeats++
+				}
+			})
+		}
+		senders.Wait()
+		time.Sleep(time.Minute)
+		stored, err := store.Messages(t.Context(), s.ID(), 0, 100)
+		if err != nil || len(stored) != 2 || stored[1].Status != chat.StatusComplete || len(h.model.calls()) != 1 || repeats != 19 {
+			t.Errorf("of 20 sends %d are repeats; the model was asked %d times; stored are %+v (%v)", repeats, len(h.model.calls()), stored, err)
+		}
+	})
+}
+
 func TestUnstoredMessageIsNotShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &model{answer: says(0, "yes")}
