@@ -82,4 +82,23 @@ func TestBrowserSurvivesTheServersDeath(t *testing.T) {
 	if again := uitest.Evaluate[string](b, textOf(finished)); again != first {
 		t.Errorf("the first answer was %q and is %q", first, again)
 	}
+
+	// Once more, in the middle of an answer: what the page shows of it stays, and it can be had anew.
+	b.Say("tell me a long story")
+	b.Until(longer(streaming, 200))
+	s.stop(syscall.SIGKILL)
+	b.Until(`document.querySelector('#connection').dataset.state !== 'open'`)
+	held := uitest.Evaluate[string](b, textOf(streaming))
+	s.start()
+	b.UntilOpen()
+	interrupted := answer + `[data-status="interrupted"] .text`
+	b.Until(`document.querySelector('` + interrupted + `')`)
+	b.Shot("interrupted")
+	// It is rendered now, but for that its last words are the same.
+	if kept := uitest.Evaluate[string](b, textOf(interrupted)); !strings.HasSuffix(strings.TrimSpace(kept), strings.TrimSpace(held[len(held)-80:])) {
+		t.Errorf("when the server died the page showed %q, afterwards it is %q", held, kept)
+	}
+	if n := uitest.Evaluate[int](b, `document.querySelectorAll('.message').length`); n != 6 {
+		t.Errorf("there are %d messages on the page", n)
+	}
 }
