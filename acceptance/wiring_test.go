@@ -125,7 +125,7 @@ func TestSessionsThatNobodyNeedsLeaveMemory(t *testing.T) {
 func TestJournalIsConfigured(t *testing.T) {
 	up := startUpstream(t)
 	s := startServer(t, up.models("gate-20"))
-	if _, err := os.Stat(filepath.Join(s.dir, "parley.db.events", "mark")); err != nil {
+	if _, err := os.Stat(filepath.Join(s.dir, "parley.db.events", "00000001.segment")); err != nil {
 		t.Errorf("the journal does not lie beside the database: %v", err)
 	}
 	dir := filepath.Join(t.TempDir(), "journal")

@@ -5,6 +5,9 @@ import (
 	"log/slog"
 )
 
+// MarkName is what the mark's file is called.
+const MarkName = markName
+
 // File is what a test's disk opens.
 type File = file
 

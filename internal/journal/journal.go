@@ -78,7 +78,7 @@ func openJournal(cfg Config, log *slog.Logger, d disk) (*Journal, error) {
 	if err := os.MkdirAll(cfg.Path, 0o700); err != nil {
 		return nil, fmt.Errorf("make the journal's folder: %w", err)
 	}
-	lock := flock.New(filepath.Join(cfg.Path, "lock"))
+	lock := flock.New(filepath.Join(cfg.Path, lockName))
 	locked, err := lock.TryLock()
 	if err != nil {
 		return nil, fmt.Errorf("lock the journal %s: %w", cfg.Path, err)

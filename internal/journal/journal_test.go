@@ -252,7 +252,7 @@ func put(t testing.TB, cfg journal.Config, segment, mark []byte) {
 	t.Helper()
 	err := errors.Join(os.MkdirAll(cfg.Path, 0o700),
 		os.WriteFile(filepath.Join(cfg.Path, "00000001.segment"), segment, 0o600),
-		os.WriteFile(filepath.Join(cfg.Path, "mark"), mark, 0o600))
+		os.WriteFile(filepath.Join(cfg.Path, journal.MarkName), mark, 0o600))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +335,7 @@ func TestTheFolderIsLocked(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Error(err)
 	}
-	for name, want := range map[string]os.FileMode{".": 0o700, "mark": 0o600, "lock": 0o600} {
+	for name, want := range map[string]os.FileMode{".": 0o700, journal.MarkName: 0o600, "00000000.lock": 0o600} {
 		if info, err := os.Stat(filepath.Join(cfg.Path, name)); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v; want %v", name, info.Mode().Perm(), err, want)
 		}

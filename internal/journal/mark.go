@@ -19,7 +19,8 @@ type mark struct {
 }
 
 const (
-	markName  = "mark"
+	markName  = "00000000.mark" // it stands before the segments
+	lockName  = "00000000.lock"
 	markMagic = "parleym\x01"
 	markID    = 32 // the room for the journal's ID
 	markSize  = len(markMagic) + markID + 8 + 8 + 4
@@ -38,7 +39,8 @@ func (m mark) encode() []byte {
 }
 
 func decodeMark(data []byte) (m mark, ok bool) {
-	if len(data) != markSize || !bytes.HasPrefix(data, []byte(markMagic)) {
+	// What follows it was written by nobody here, and does no harm.
+	if len(data) < markSize || !bytes.HasPrefix(data, []byte(markMagic)) {
 		return m, false
 	}
 	body, sum := data[:markSize-4], binary.LittleEndian.Uint32(data[markSize-4:])

@@ -104,7 +104,7 @@ func TestATornTailIsCutOff(t *testing.T) {
 	for cut := range len(tail) + 1 {
 		for _, garbage := range []string{"", "\x00\x00\x00\x00\x00\x00\x00\x00\x00", "\xff\xff\xff\xff\xff\xff\xff\xff garbage"} {
 			shown[name] = slices.Concat(after[name][:len(shown[name])], tail[:cut], []byte(garbage))
-			torn := files{"mark": shown["mark"], name: shown[name], "00000001.segment": shown["00000001.segment"]}
+			torn := files{journal.MarkName: shown[journal.MarkName], name: shown[name], "00000001.segment": shown["00000001.segment"]}
 			j := torn.reopen(t, d, cfg)
 			r := j.Recovered()["s"]
 			if j.ID() != id || j.logged.String() != "" || r == nil || r.From != 0 || r.End < 4 || r.End > 7 {
@@ -134,7 +134,7 @@ func TestAFlippedBitIsNotTrusted(t *testing.T) {
 	d := newDisk()
 	cfg, id, _ := small(t, d)
 	all := readFiles(t, cfg.Path)
-	for _, name := range []string{"00000001.segment", "mark"} {
+	for _, name := range []string{"00000001.segment", journal.MarkName} {
 		sound := all[name]
 		for i := range sound {
 			all[name] = bytes.Clone(sound)
@@ -195,13 +195,12 @@ func TestWhoseJournalItIs(t *testing.T) {
 		"another store":       func(_ files, cfg *journal.Config, _ *disk) { cfg.StoreID = "another store" },
 		"another boot":        func(_ files, _ *journal.Config, d *disk) { d.boot = "second boot" },
 		"no known boot":       func(_ files, _ *journal.Config, d *disk) { d.boot = "" },
-		"no mark":             func(f files, _ *journal.Config, _ *disk) { delete(f, "mark") },
-		"an empty mark":       func(f files, _ *journal.Config, _ *disk) { f["mark"] = nil },
-		"a longer mark":       func(f files, _ *journal.Config, _ *disk) { f["mark"] = append(f["mark"], 0) },
+		"no mark":             func(f files, _ *journal.Config, _ *disk) { delete(f, journal.MarkName) },
+		"an empty mark":       func(f files, _ *journal.Config, _ *disk) { f[journal.MarkName] = nil },
 		"no segments":         func(f files, _ *journal.Config, _ *disk) { delete(f, "00000001.segment") },
-		"another one's mark":  func(f files, _ *journal.Config, _ *disk) { f["mark"] = journal.EncodeMark("other", 1, 9) },
-		"a mark far ahead":    func(f files, _ *journal.Config, _ *disk) { f["mark"] = journal.EncodeMark("id", 7, 9) },
-		"a mark of an offset": func(f files, _ *journal.Config, _ *disk) { f["mark"] = journal.EncodeMark("id", 1, 1<<62) },
+		"another one's mark":  func(f files, _ *journal.Config, _ *disk) { f[journal.MarkName] = journal.EncodeMark("other", 1, 9) },
+		"a mark far ahead":    func(f files, _ *journal.Config, _ *disk) { f[journal.MarkName] = journal.EncodeMark("id", 7, 9) },
+		"a mark of an offset": func(f files, _ *journal.Config, _ *disk) { f[journal.MarkName] = journal.EncodeMark("id", 1, 1<<62) },
 	} {
 		d := newDisk()
 		cfg, id, _ := small(t, d)
@@ -237,7 +236,7 @@ func FuzzReplay(f *testing.F) {
 		}
 		d := newDisk()
 		cfg := journal.Config{Path: filepath.Join(folder, "events"), MaxBytes: 1 << 20, StoreID: "a store"}
-		all := files{"00000001.segment": segment, "mark": journal.EncodeMark("id", 1, int64(offset))}
+		all := files{"00000001.segment": segment, journal.MarkName: journal.EncodeMark("id", 1, int64(offset))}
 		j := all.reopen(t, d, cfg)
 		size := 0
 		for id, r := range j.Recovered() {

@@ -306,7 +306,13 @@ func (d *device) talk(id string, as chat.AttachAs) {
 	case n < 93:
 		d.allow(l.do(chat.SetTyping{Active: d.dice.chance(50)}, ""), "typing")
 	case n < 94:
-		d.allow(l.do(chat.EndSession{}, ""), "the end")
+		err := l.do(chat.EndSession{}, "")
+		d.allow(err, "the end")
+		if err != nil {
+			d.w.mu.Lock()
+			d.w.talk(id).vague = true
+			d.w.mu.Unlock()
+		}
 	default:
 		d.blunder(id, as)
 	}

@@ -26,6 +26,7 @@ type talk struct {
 	epoch string // the newest
 	lives map[string]*life
 	over  bool // somebody was told session.ended
+	vague bool // an end was tried of which the store may have lost the answer
 
 	calls   map[string]int    // of the provider, by question
 	speech  map[string]string // what the provider said, by call

@@ -231,7 +231,11 @@ func (w *world) comeBack() {
 			if !d.staff {
 				as = chat.AsUser
 			}
-			if err := d.open(id, as); err != nil {
+			err := d.open(id, as)
+			if w.talks[id].vague && err != nil && err.Code == chat.CodeSessionEnded {
+				continue // it was done after all
+			}
+			if err != nil {
 				w.fail(w.talks[id], "%s comes back and gets %v", d.name, err)
 				continue
 			}

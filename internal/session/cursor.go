@@ -11,7 +11,7 @@ type Cursor struct {
 	backlog []chat.Event // what is to be read next: an opening reader's history, or a page from the store
 	pos     int64        // the log has been read up to here
 	sent    int64        // what the reader knows to have: the seq of the last event it was given
-	told    bool         // the present state of the session, in place of what happened where only the store reaches
+	told    int64        // the present state of the session, for what happened up to here where only the store reaches
 }
 
 // Read gives the next event after the cursor and moves the cursor behind it. False means that there is nothing yet. It
@@ -68,10 +68,10 @@ func (s *Session) readPage(c *Cursor, floor int64) error {
 		return storageError(err)
 	}
 	tell := func(seq int64) {
-		if !c.told {
+		if c.told < floor {
 			r := s.Record()
 			c.backlog = append(c.backlog, chat.Event{Seq: seq, Body: state(&r)})
-			c.told = true
+			c.told = floor
 		}
 	}
 	last := c.pos

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
@@ -117,19 +118,22 @@ func (l *loading) addLate(ctx context.Context, stored []chat.Message) ([]chat.Me
 func (l *loading) continueLog(ctx context.Context) error {
 	from := l.record.Claim
 	claim := chat.Claim{Owner: l.manager.journal.ID(), Epoch: from.Epoch}
-	if err := l.resume(ctx); err != nil {
+	err := l.resume(ctx)
+	if shown, ok := errors.AsType[*chat.Error](err); ok {
+		return shown // the store's: no reason to drop what the journal has
+	}
+	if err != nil {
 		l.manager.log.Info("a session goes on under a new epoch", "session", l.record.ID, "reason", err)
 		claim.Epoch = chat.NewID()
 		l.begin()
 	}
-	if claim != from {
-		err := l.manager.store.ClaimSession(ctx, l.record.ID, from, claim)
-		if errors.Is(err, chat.ErrStale) {
-			return chat.NewError(chat.CodeSessionBusy, "the session is in use by another server").WithCause(err)
-		}
-		if err != nil {
-			return storageError(err)
-		}
+	// Also where it is claimed already: an earlier attempt to let go of it may be under way still.
+	err = l.manager.store.ClaimSession(ctx, l.record.ID, from, claim)
+	if errors.Is(err, chat.ErrStale) {
+		return errBusy(err)
+	}
+	if err != nil {
+		return storageError(err)
 	}
 	if claim.Epoch != from.Epoch {
 		l.manager.forget(l.record.ID) // what there is of the epoch before
@@ -163,7 +167,13 @@ func (l *loading) resume(ctx context.Context) error {
 	}
 	for e, err := range r.Events() {
 		if err == nil {
-			err = l.log.replay(e, func(id string) (chat.Message, error) { return l.message(ctx, id) })
+			err = l.log.replay(e, func(id string) (chat.Message, error) {
+				m, err := l.message(ctx, id)
+				if err != nil && !errors.Is(err, chat.ErrNotFound) {
+					err = storageError(err)
+				}
+				return m, err
+			})
 		}
 		if err != nil {
 			return err
@@ -225,6 +235,9 @@ func (l *loading) closeResponses(ctx context.Context) error {
 func (l *loading) closeResponse(ctx context.Context, msg *message) error {
 	final, ended := msg.whole(), msg.Status != chat.StatusStreaming
 	row, err := l.message(ctx, msg.ID)
+	if err == nil {
+		msg.Provider, final.Provider = row.Provider, row.Provider
+	}
 	switch {
 	case err == nil && row.Status != chat.StatusStreaming:
 		final = row
@@ -232,8 +245,6 @@ func (l *loading) closeResponse(ctx context.Context, msg *message) error {
 		store := l.manager.store.UpdateMessage
 		if err != nil {
 			store = l.manager.store.InsertMessage
-		} else {
-			final.Provider = row.Provider
 		}
 		if !ended {
 			final.Status = chat.StatusInterrupted
@@ -292,12 +303,23 @@ func (l *loading) settleRecord(context.Context) error {
 	return nil
 }
 
+// endResponse ends a response. The store may have more of its text than the journal was able to take. The lock is held.
+func (s *Session) endResponse(msg *message, final chat.Message) {
+	for part := range split(strings.TrimPrefix(final.Reasoning, msg.reasoning.String())) {
+		s.addDelta(msg, chat.DeltaReasoning, part)
+	}
+	for part := range split(strings.TrimPrefix(final.Text, msg.text.String())) {
+		s.addDelta(msg, chat.DeltaText, part)
+	}
+	s.addCompleted(msg, final)
+}
+
 // session puts the session into memory, and what is to be told into its log.
 func (l *loading) session() (*Session, error) {
 	s := newSession(l.manager, l.record, l.log, l.nextN)
 	s.change(func() {
 		for _, final := range l.ends {
-			s.addCompleted(s.log.messages[final.ID], final)
+			s.endResponse(s.log.messages[final.ID], final)
 		}
 		for _, m := range l.wholes {
 			s.addMessage(m)

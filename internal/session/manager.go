@@ -227,12 +227,23 @@ func (m *Manager) remove(s *Session) {
 	if place, ok := m.sessions[s.id]; ok && place.session == s {
 		delete(m.sessions, s.id)
 	}
-	if s.Lost() {
-		m.dead[s.id] = s.epoch
-		select {
-		case m.hurry <- struct{}{}:
-		default:
-		}
+	m.part(s)
+}
+
+// part notes that a session has left memory, once. The lock is held.
+func (m *Manager) part(s *Session) {
+	select {
+	case <-s.gone:
+		return // and its successor may be here already
+	default:
+		close(s.gone)
 	}
-	s.leave()
+	if !s.Lost() {
+		return
+	}
+	m.dead[s.id] = s.epoch
+	select {
+	case m.hurry <- struct{}{}:
+	default:
+	}
 }

@@ -143,7 +143,7 @@ func (m *Manager) evict(s *Session, place *slot) (left bool) {
 	} else {
 		place.err = errLeft
 		delete(m.sessions, s.id)
-		s.leave()
+		m.part(s)
 	}
 	close(place.ready)
 	return place.err != nil
@@ -173,7 +173,10 @@ func (s *Session) settle() error {
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
 	free := chat.Claim{Epoch: record.Claim.Epoch}
-	if err := s.manager.store.ClaimSession(ctx, s.id, record.Claim, free); err != nil {
+	err := s.manager.store.ClaimSession(ctx, s.id, record.Claim, free)
+	if errors.Is(err, chat.ErrStale) {
+		s.lose(errBusy(err))
+	} else if err != nil {
 		// It may have been done, so it must not go on here. Where it was not, this journal still vouches for the log.
 		s.manager.log.Warn("a claim could not be given up", "session", s.id, "error", err)
 	}

@@ -115,6 +115,9 @@ func (s *Session) draft() (chat.Session, error) {
 func (s *Session) publish(draft chat.Session, events ...chat.EventBody) {
 	s.change(func() {
 		s.record = draft
+		if s.lost != nil {
+			return // the journal may have its successor's events already
+		}
 		for _, body := range events {
 			s.addOther(body)
 		}
@@ -155,7 +158,7 @@ func (s *Session) stale(ctx context.Context, draft *chat.Session, cause error) e
 	case err != nil && !errors.Is(err, chat.ErrNotFound):
 		return storageError(err)
 	case stored.Status != chat.SessionStatusEnded || stored.Claim != draft.Claim:
-		err := chat.NewError(chat.CodeSessionBusy, "the session is in use by another server").WithCause(cause)
+		err := errBusy(cause)
 		s.lose(err)
 		return err
 	case draft.Status == chat.SessionStatusEnded:
@@ -172,6 +175,10 @@ func (s *Session) stale(ctx context.Context, draft *chat.Session, cause error) e
 		s.leaveEnded()
 	}
 	return errEnded()
+}
+
+func errBusy(cause error) error {
+	return chat.NewError(chat.CodeSessionBusy, "the session is in use by another server").WithCause(cause)
 }
 
 // checkpoint stores what the store does not know of the session yet: its record, how far its log has come, and the
@@ -212,7 +219,7 @@ func (s *Session) unstored(response *chat.ResponseTime) (draft chat.Session, pla
 	if draft.Status == chat.SessionStatusEnded || s.lost != nil {
 		return draft, nil, false
 	}
-	draft.LogEnd = max(s.record.LogEnd, s.storableEnd())
+	draft.LogEnd = max(s.record.LogEnd, s.log.storable())
 	if s.lastMessage.After(draft.LastActiveAt) {
 		draft.LastActiveAt = s.lastMessage
 	}
@@ -223,21 +230,6 @@ func (s *Session) unstored(response *chat.ResponseTime) (draft chat.Session, pla
 	changed = response != nil || len(places) > 0 || draft.LogEnd > s.record.LogEnd ||
 		draft.LastActiveAt.After(s.record.LastActiveAt)
 	return draft, places, changed
-}
-
-// storableEnd gives how far the log has come, but for responses that are in progress, or whose end the store does not
-// have. The lock is held.
-func (s *Session) storableEnd() int64 {
-	end := s.log.shown
-	if s.turn != nil && s.turn.msg != nil {
-		end = min(end, s.turn.msg.begin-1)
-	}
-	for _, msg := range s.log.messages {
-		if msg.unstored {
-			end = min(end, msg.begin-1)
-		}
-	}
-	return end
 }
 
 // End ends the session for good. A response in progress is cancelled first; its text is kept. Where the end cannot be

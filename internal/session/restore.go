@@ -100,6 +100,21 @@ func (l *eventLog) unplaced(upTo int64) []chat.Place {
 	return places
 }
 
+// storable gives the highest seq that a checkpoint may have: all up to it is shown, and it lies neither within a message
+// nor beyond one that the store does not have as it is.
+func (l *eventLog) storable() int64 {
+	end := l.shown
+	for lower := true; lower; {
+		lower = false
+		for _, m := range l.messages {
+			if m.begin <= end && (m.last > end || m.unstored || m.Status == chat.StatusStreaming) {
+				end, lower = m.begin-1, true
+			}
+		}
+	}
+	return end
+}
+
 // placed notes that the store knows the places.
 func (l *eventLog) placed(places []chat.Place) {
 	for _, p := range places {

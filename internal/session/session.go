@@ -19,8 +19,7 @@ type Session struct {
 	epoch   string
 	manager *Manager
 	journal writer
-	gone    chan struct{} // closed when it has left memory for good
-	leave   func()        // closes it
+	gone    chan struct{} // closed by the manager when it has left memory for good
 
 	// recordGate admits one change of the stored record at a time. It is held across I/O and waited for with a
 	// context, which a mutex must not be.
@@ -61,7 +60,6 @@ func newSession(m *Manager, record chat.Session, log eventLog, nextN int64) *Ses
 		submissions: make(map[string]*submission),
 		lastUsed:    time.Now(),
 	}
-	s.leave = sync.OnceFunc(func() { close(s.gone) })
 	s.journal = m.journal.Begin(s.id, s.epoch, log.end, s.journaled)
 	return s
 }

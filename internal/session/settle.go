@@ -74,12 +74,39 @@ func (m *Manager) settleRecovered(ctx context.Context) {
 	m.log.Info("the sessions in the journal are settled", "sessions", len(ids))
 }
 
-// settleLost brings in the sessions that were lost, so that the journal need not keep what it has of them.
+// settleLost brings in the sessions that were lost, so that the journal need not keep what it has of them; but for
+// those that go on elsewhere, or under a new epoch here. It tries those again that could not be settled at the start.
 func (m *Manager) settleLost(ctx context.Context) {
 	m.mu.Lock()
-	ids := slices.Collect(maps.Keys(m.dead))
+	dead := maps.Clone(m.dead)
 	m.mu.Unlock()
-	m.settle(ctx, ids)
+	each(slices.Collect(maps.Keys(dead)), func(id string) { m.letGo(id, dead[id]) })
+	m.mu.Lock()
+	open := maps.Clone(m.dead)
+	for id := range m.recovered {
+		open[id] = ""
+	}
+	m.mu.Unlock()
+	m.settle(ctx, slices.Collect(maps.Keys(open)))
+}
+
+// letGo forgets a lost session where the store says that its epoch is over: it is another server's, or goes on here.
+func (m *Manager) letGo(id, epoch string) {
+	ctx, cancel := m.storeContext()
+	defer cancel()
+	record, err := m.store.Session(ctx, id)
+	if err != nil || record.Claim.Epoch == epoch {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.dead[id] == epoch {
+		delete(m.dead, id)
+	}
+	if _, here := m.sessions[id]; !here {
+		delete(m.recovered, id)
+		m.journal.Forget(id)
+	}
 }
 
 // settle has the store know all of the sessions, which are brought into memory for that.

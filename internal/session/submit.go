@@ -151,6 +151,9 @@ func (s *Session) submit(m chat.Message, t *turn, sub *submission) (again *chat.
 		}
 		s.startTurn(t)
 	})
+	if t != nil && err != nil && s.Lost() {
+		s.manager.remove(s) // which waited for the turn
+	}
 	if t == nil {
 		s.checkpointAfterMany()
 	} else if err != nil || older {
@@ -190,7 +193,7 @@ func (s *Session) insert(m chat.Message) (chat.Message, error) {
 	stored, err := s.manager.store.Message(ctx, s.id, m.ID)
 	if errors.Is(err, chat.ErrNotFound) {
 		// Its number is taken: somebody else counts the messages of this session too.
-		err = chat.NewError(chat.CodeSessionBusy, "the session is in use by another server").WithCause(err)
+		err = errBusy(err)
 		s.lose(err)
 		return m, err
 	}

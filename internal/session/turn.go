@@ -314,7 +314,11 @@ func (s *Session) storeEnd(msg *message) error {
 	if errors.Is(err, chat.ErrExists) {
 		err = store.UpdateMessage(ctx, s.id, final)
 	}
-	if err != nil && !errors.Is(err, chat.ErrStale) { // stale: an earlier attempt was done although its answer was lost
+	if errors.Is(err, chat.ErrStale) {
+		// An earlier attempt was done although its answer was lost, or the number is another message's.
+		_, err = store.Message(ctx, s.id, final.ID)
+	}
+	if err != nil {
 		return storageError(err)
 	}
 	s.change(func() { msg.unstored = false })
