@@ -154,17 +154,18 @@ func (l *loading) resume(ctx context.Context) error {
 	case l.manager.isDead(l.record.ID, claim.Epoch):
 		return errors.New("the journal has failed it")
 	}
-	l.log = newEventLog()
-	l.log.restore(l.stored, l.older, l.record.LogEnd, state(&l.record))
 	r := l.newest
 	switch {
 	case r == nil || r.Epoch != claim.Epoch || r.End <= l.record.LogEnd:
-		return nil // a clean end, or the journal's part is of an epoch that is over
+		l.begin() // a clean end, or the journal's part is of an epoch that is over
+		return nil
 	case !mine:
 		return errors.New("it ended cleanly, and the journal has more of it")
 	case r.From > l.record.LogEnd:
 		return fmt.Errorf("%w: it begins after %d, the store knows %d", errReplay, r.From, l.record.LogEnd)
 	}
+	l.log = newEventLog()
+	l.log.restore(l.stored, l.older, l.record.LogEnd, state(&l.record))
 	for e, err := range r.Events() {
 		if err == nil {
 			err = l.log.replay(e, func(id string) (chat.Message, error) {
@@ -190,7 +191,8 @@ func (l *loading) message(ctx context.Context, id string) (chat.Message, error) 
 	return l.manager.store.Message(ctx, l.record.ID, id)
 }
 
-// begin starts a log with what has a place already.
+// begin starts a log with what has a place already. That may be more than the record says: an attempt to store it whose
+// answer was lost is followed by an older one.
 func (l *loading) begin() {
 	end := l.record.LogEnd
 	for _, m := range l.stored {

@@ -2,11 +2,14 @@ package session_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,6 +46,9 @@ func TestEveryReaderHoldsTheSame(t *testing.T) {
 				"crash":   w.crash,
 				"burn":    w.burn,
 				"many":    w.many,
+				"trouble": w.trouble,
+				"calm":    w.calm,
+				"wait":    func(*rapid.T) { time.Sleep(1500 * time.Millisecond); synctest.Wait() },
 			})
 			w.check()
 		})
@@ -65,6 +71,51 @@ type world struct {
 	readers []*follower
 	asked   int
 	agent   bool
+	faults  faults
+	resend  []chat.SendMessage
+
+	troubled bool // a change of the record may be stored whose answer was lost
+}
+
+// faults is what goes wrong with the store at present.
+type faults struct {
+	mu   sync.Mutex
+	rnd  *rand.Rand
+	rate int // of 100; 0: none
+	kind int
+}
+
+func (f *faults) hit(kind int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rate > 0 && f.kind&kind != 0 && f.rnd.IntN(100) < f.rate
+}
+
+func (f *faults) on() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rate > 0
+}
+
+func (w *world) trouble(r *rapid.T) {
+	seed := rapid.Uint64().Draw(r, "seed")
+	w.faults.mu.Lock()
+	defer w.faults.mu.Unlock()
+	w.troubled = true
+	w.faults.rnd = rand.New(rand.NewPCG(seed, 1))
+	w.faults.rate = rapid.SampledFrom([]int{20, 50, 100}).Draw(r, "rate")
+	w.faults.kind = rapid.IntRange(1, 7).Draw(r, "kind")
+}
+
+func (w *world) calm(*rapid.T) {
+	w.faults.mu.Lock()
+	defer w.faults.mu.Unlock()
+	w.faults.rate = 0
+}
+
+// refused takes an error that the trouble explains.
+func (w *world) refused(err error) bool {
+	return err != nil && code(err) == chat.CodeStorageUnavailable && w.faults.on()
 }
 
 // follower is a client that may be cut off and come back.
@@ -111,7 +162,22 @@ func (w *world) start(store *storetest.Memory) {
 			}
 		}
 	}}
-	w.h = openHouse(w.r, store, m, w.journalDir(), func(c *session.Config) {
+	store.Before = func(ctx context.Context, op string) error {
+		if w.faults.hit(1) {
+			return errors.New("injected: not done " + op)
+		}
+		if w.faults.hit(2) {
+			time.Sleep(700 * time.Millisecond)
+		}
+		return nil
+	}
+	l := &lossy{Memory: store, after: func(_ context.Context, op string) error {
+		if w.faults.hit(4) {
+			return errors.New("injected: answer lost " + op)
+		}
+		return nil
+	}}
+	w.h = lossyHouse(w.r, l, m, w.journalDir(), func(c *session.Config) {
 		c.StreamTimeout = 1000 * time.Hour
 		c.IdleTimeout, c.GracePeriod, c.CleanupInterval = 5*time.Second, 5*time.Second, time.Second
 		c.MaxResponseTimes = 3
@@ -121,6 +187,7 @@ func (w *world) start(store *storetest.Memory) {
 func (w *world) journalDir() string { return filepath.Join(w.dir, fmt.Sprint("journal", w.lives)) }
 
 func (w *world) close() {
+	w.calm(nil)
 	w.release()
 	w.h.close(w.r)
 }
@@ -138,8 +205,18 @@ func (w *world) release() {
 
 // session opens the session where it is not open.
 func (w *world) session() *session.Session {
+	if w.s != nil && w.s.Lost() {
+		w.r.Fatalf("the session is lost:\n%s", w.h.log)
+	}
 	if w.s == nil {
 		s, err := w.h.Open(context.Background(), w.id, anybody)
+		for i := 0; i < 10 && w.refused(err); i++ {
+			if i == 5 {
+				w.calm(nil)
+			}
+			time.Sleep(100 * time.Millisecond)
+			s, err = w.h.Open(context.Background(), w.id, anybody)
+		}
 		if err != nil {
 			w.r.Fatalf("opening: %v", err)
 		}
@@ -164,6 +241,10 @@ func (w *world) ask(r *rapid.T) {
 	_, err := w.session().Send(context.Background(), alice, chat.RoleUser, chat.SendMessage{
 		MessageID: fmt.Sprint("q", w.asked), Text: "question", Interrupt: rapid.Bool().Draw(r, "interrupt"),
 	})
+	if w.refused(err) {
+		w.resend = append(w.resend, chat.SendMessage{MessageID: fmt.Sprint("q", w.asked), Text: "question", Interrupt: true})
+		return
+	}
 	if err != nil && code(err) != chat.CodeResponseInProgress {
 		r.Fatal(err)
 	}
@@ -196,7 +277,7 @@ func (w *world) finish(*rapid.T) {
 
 func (w *world) title(r *rapid.T) {
 	title := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "title")
-	if err := w.session().Update(context.Background(), &title, nil); err != nil {
+	if err := w.session().Update(context.Background(), &title, nil); err != nil && !w.refused(err) {
 		r.Fatal(err)
 	}
 	synctest.Wait()
@@ -212,6 +293,10 @@ func (w *world) assist(r *rapid.T) {
 	} else {
 		err = s.LeaveAgent(context.Background(), ann.ID, func() bool { return false })
 	}
+	if w.refused(err) {
+		w.agent = w.s.Record().AssistedBy != nil
+		err = nil
+	}
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -223,7 +308,9 @@ func (w *world) agentSays(r *rapid.T) {
 		w.asked++
 		if _, err := w.s.Send(context.Background(), ann, chat.RoleAgent, chat.SendMessage{
 			MessageID: fmt.Sprint("a", w.asked), Text: "from the agent",
-		}); err != nil {
+		}); w.refused(err) {
+			w.resend = append(w.resend, chat.SendMessage{MessageID: fmt.Sprint("a", w.asked), Text: "from the agent"})
+		} else if err != nil {
 			r.Fatal(err)
 		}
 		synctest.Wait()
@@ -260,6 +347,9 @@ func (w *world) read(r *rapid.T) {
 	}
 	for range rapid.IntRange(1, 10).Draw(r, "events") {
 		e, ok, err := w.s.Read(&f.cursor)
+		if w.refused(err) {
+			return
+		}
 		if err != nil {
 			r.Fatal(err)
 		}
@@ -302,10 +392,13 @@ func (w *world) evict(r *rapid.T) {
 		return
 	}
 	epoch := w.attachEpoch()
+	if rapid.Bool().Draw(r, "calmly") {
+		w.calm(nil)
+	}
 	w.release()
 	time.Sleep(15 * time.Second)
 	synctest.Wait()
-	if total := w.h.MemoryStats().Total; total != 0 {
+	if total := w.h.MemoryStats().Total; total != 0 && !w.faults.on() {
 		r.Fatalf("%d sessions are in memory", total)
 	}
 	w.session()
@@ -353,14 +446,30 @@ func (w *world) restart(r *rapid.T, journal bool) {
 		}
 	}
 	w.release()
+	was := w.faults.rate
+	w.calm(nil)
 	old.close(r)
+	w.faults.rate = was
 	w.start(store)
 }
 
 // check has every reader come back and read to the end.
 func (w *world) check() {
+	w.calm(nil)
 	s := w.session()
+	for _, cmd := range w.resend {
+		author, role := alice, chat.RoleUser
+		if cmd.MessageID[0] == 'a' {
+			author, role = ann, chat.RoleAgent
+		}
+		if _, err := s.Send(context.Background(), author, role, cmd); err != nil {
+			w.r.Fatalf("sending %s again: %v", cmd.MessageID, err)
+		}
+		synctest.Wait()
+	}
 	w.finish(w.r)
+	synctest.Wait()
+	time.Sleep(5 * time.Second)
 	synctest.Wait()
 	stored, err := w.h.store.Messages(context.Background(), w.id, 0, 1<<20)
 	if err != nil {
@@ -380,7 +489,7 @@ func (w *world) check() {
 		if record.AssistedBy != nil {
 			assistedBy = record.AssistedBy.ID
 		}
-		if f.title != record.Title || f.assistedBy != assistedBy {
+		if !w.troubled && (f.title != record.Title || f.assistedBy != assistedBy) {
 			w.r.Errorf("to a reader the title is %q and %q assists, it is %q and %q", f.title, f.assistedBy, record.Title, assistedBy)
 		}
 		for id, text := range f.text {
@@ -391,7 +500,12 @@ func (w *world) check() {
 	}
 	all := readAll(w.r, s)
 	if !maps.Equal(all.text, want) {
-		w.r.Errorf("the log gives %d messages, the store has %d, or they differ", len(all.text), len(want))
+		for _, m := range stored {
+			if text, held := all.text[m.ID]; !held || text != m.Text {
+				w.r.Errorf("of message %s (n %d, seq %d, %s) the log gives %q, the store %q", m.ID, m.N, m.Seq, m.Status, text, m.Text)
+			}
+		}
+		w.r.Errorf("the log gives %d messages, the store has %d, or they differ:\n%s", len(all.text), len(want), w.h.log)
 	}
 	if r := s.Record(); len(r.ResponseTimes) > 3 {
 		w.r.Errorf("there are %d response times", len(r.ResponseTimes))

@@ -22,7 +22,7 @@ const (
 	updateSessionQuery = `
 		UPDATE sessions
 		SET title = ?, model = ?, status = ?, last_active_at = ?, assisted_by = ?, help_requested = ?,
-			help_reason = ?, end_reason = ?, log_end = ?, response_times = ?
+			help_reason = ?, end_reason = ?, log_end = max(log_end, ?), response_times = ?
 		WHERE id = ? AND owner = ? AND epoch = ? AND status <> ?`
 
 	placeMessageQuery = `UPDATE messages SET seq = ? WHERE session_id = ? AND message_id = ? AND seq = 0`
