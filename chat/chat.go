@@ -82,8 +82,9 @@ type Session struct {
 	Metadata      map[string]string
 	ResponseTimes []ResponseTime // of the latest responses, oldest first
 
-	Claim  Claim // who continues the session's log
-	LogEnd int64 // the store knows the log up to this seq
+	Claim   Claim // who continues the session's log
+	LogEnd  int64 // the store knows the log up to this seq
+	Changed int64 // the seq, up to there, of the last event that was a change of the session; 0: there was none
 }
 
 // Claim says who continues a session's log, and which one. Whoever wants to append to it claims the session first.

@@ -34,7 +34,7 @@ type Store interface {
 	ClaimSession(ctx context.Context, id string, from, to Claim) error
 
 	// UpdateSession replaces what can change of a session: all but ID, UserID, CreatedAt, Metadata and Claim, and a
-	// LogEnd that is higher; and it gives messages of the session their Seq. A message that has one keeps it, and an unknown message is passed
+	// LogEnd or Changed that is higher; and it gives messages of the session their Seq. A message that has one keeps it, and an unknown message is passed
 	// over. It never inserts. ErrNotFound: there is no such session. ErrStale: the stored one has another claim or has
 	// ended, and nothing was changed.
 	UpdateSession(ctx context.Context, session SessionView, places ...Place) error

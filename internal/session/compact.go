@@ -56,7 +56,9 @@ func (l *eventLog) trim(keep int, stored int64) {
 			l.textSize -= int64(len(it.msg.Text) + len(it.msg.Reasoning))
 			delete(l.messages, it.msg.ID)
 			excess--
-		} else if it.kind != itemOther {
+		} else if it.kind == itemOther {
+			l.changed = it.seq
+		} else {
 			break // the deltas of a response: it is not old enough
 		}
 		cut++

@@ -11,7 +11,6 @@ type Cursor struct {
 	backlog []chat.Event // what is to be read next: an opening reader's history, or a page from the store
 	pos     int64        // the log has been read up to here
 	sent    int64        // what the reader knows to have: the seq of the last event it was given
-	told    int64        // the present state of the session, for what happened up to here where only the store reaches
 }
 
 // Read gives the next event after the cursor and moves the cursor behind it. False means that there is nothing yet. It
@@ -35,58 +34,59 @@ func (s *Session) nextEvent(c *Cursor) (chat.Event, bool, error) {
 			c.backlog = c.backlog[1:]
 			return e, true, nil
 		}
-		e, ok, floor := s.nextInMemory(c.pos)
+		e, ok, floor, changed := s.nextInMemory(c.pos)
 		if c.pos >= floor {
 			return e, ok, nil
 		}
-		if err := s.readPage(c, floor); err != nil {
+		if err := s.readPage(c, floor, changed); err != nil {
 			return e, false, err
 		}
 	}
 }
 
-// nextInMemory gives the next event, unless the cursor lies below the floor, under which the store has to be asked.
-func (s *Session) nextInMemory(pos int64) (e chat.Event, ok bool, floor int64) {
+// nextInMemory gives the next event, unless the cursor lies below the floor, under which the store has to be asked;
+// and the seq of the last change of the session there.
+func (s *Session) nextInMemory(pos int64) (e chat.Event, ok bool, floor, changed int64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.lost != nil {
-		return e, false, 0
+		return e, false, 0, 0
 	}
 	if pos >= s.log.floor {
 		e, ok = s.log.next(pos)
 	}
-	return e, ok, s.log.floor
+	return e, ok, s.log.floor, s.log.changed
 }
 
 // readPage reads the messages that follow the cursor from the store, up to the floor, where the log in memory begins.
-// What else happened among them is told as what it has come to, in the first place that no message has.
-func (s *Session) readPage(c *Cursor, floor int64) error {
+// The changes of the session among them are told as what they have come to, where the last one was.
+func (s *Session) readPage(c *Cursor, floor, changed int64) error {
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
 	page, err := s.manager.store.MessagesAfter(ctx, s.id, c.pos, pageSize)
 	if err != nil {
 		return storageError(err)
 	}
-	tell := func(seq int64) {
-		if c.told < floor {
+	last := c.pos
+	tell := func() {
+		if changed > last {
 			r := s.Record()
-			c.backlog = append(c.backlog, chat.Event{Seq: seq, Body: state(&r)})
-			c.told = floor
+			c.backlog = append(c.backlog, chat.Event{Seq: changed, Body: state(&r)})
+			last = changed
 		}
 	}
-	last := c.pos
 	for _, m := range page {
 		if m.Seq > floor {
 			break
 		}
-		if m.Seq > last+1 {
-			tell(m.Seq - 1)
+		if changed < m.Seq {
+			tell()
 		}
 		c.backlog = append(c.backlog, chat.Event{Seq: m.Seq, Body: chat.MessageCreated{Message: m}})
 		last = m.Seq
 	}
-	if last < floor && (len(page) < pageSize || page[len(page)-1].Seq > floor) {
-		tell(floor)
+	if len(page) < pageSize || page[len(page)-1].Seq > floor {
+		tell()
 	}
 	if len(c.backlog) == 0 {
 		c.pos = floor

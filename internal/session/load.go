@@ -165,7 +165,7 @@ func (l *loading) resume(ctx context.Context) error {
 		return fmt.Errorf("%w: it begins after %d, the store knows %d", errReplay, r.From, l.record.LogEnd)
 	}
 	l.log = newEventLog()
-	l.log.restore(l.stored, l.older, l.record.LogEnd, state(&l.record))
+	l.log.restore(l.stored, l.older, l.record.LogEnd, l.record.Changed, state(&l.record))
 	for e, err := range r.Events() {
 		if err == nil {
 			err = l.log.replay(e, func(id string) (chat.Message, error) {
@@ -199,7 +199,7 @@ func (l *loading) begin() {
 		end = max(end, m.Seq)
 	}
 	l.log = newEventLog()
-	l.log.restore(l.stored, l.older, end, state(&l.record))
+	l.log.restore(l.stored, l.older, end, l.record.Changed, state(&l.record))
 }
 
 // closeResponses gives each response that the server went down under its end. One that ended in the store has that end,
@@ -208,6 +208,8 @@ func (l *loading) closeResponses(ctx context.Context) error {
 	open := make(map[string]bool)
 	for _, msg := range l.log.messages {
 		l.nextN = max(l.nextN, msg.N+1)
+	}
+	for _, msg := range l.log.messages {
 		if msg.Role != chat.RoleAssistant || msg.begin <= l.record.LogEnd {
 			continue
 		}
@@ -250,6 +252,10 @@ func (l *loading) closeResponse(ctx context.Context, msg *message) error {
 		}
 		if !ended {
 			final.Status = chat.StatusInterrupted
+		}
+		if err != nil && slices.ContainsFunc(l.stored, func(m chat.Message) bool { return m.N == final.N }) {
+			final.N, msg.N = l.nextN, l.nextN // its own is taken, by a message that came late
+			l.nextN++
 		}
 		if err := store(ctx, l.record.ID, final); err != nil {
 			return storageError(fmt.Errorf("close a response: %w", err))

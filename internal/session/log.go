@@ -28,6 +28,7 @@ type eventLog struct {
 	older    bool // the store holds messages that are older than those here
 	textSize int64
 	rested   int64 // what happened up to here was there when the log was compacted last
+	changed  int64 // the seq of the last change of the session up to the floor; 0: there is none to be told
 }
 
 type itemKind uint8

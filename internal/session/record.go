@@ -114,6 +114,9 @@ func (s *Session) draft() (chat.Session, error) {
 // publish makes the draft the record and appends what happened to the log. The record's gate is held.
 func (s *Session) publish(draft chat.Session, events ...chat.EventBody) {
 	s.change(func() {
+		if s.record.Status == chat.SessionStatusEnded {
+			return // meanwhile: nothing follows that
+		}
 		s.record = draft
 		if s.lost != nil {
 			return // the journal may have its successor's events already
@@ -197,6 +200,9 @@ func (s *Session) checkpoint(ctx context.Context, response *chat.ResponseTime) e
 	end := draft.LogEnd
 	err := s.storeRecord(&draft, places...)
 	s.change(func() {
+		if s.record.Status == chat.SessionStatusEnded {
+			return // as the store says
+		}
 		if err != nil {
 			draft.LogEnd = s.record.LogEnd
 		} else {
@@ -220,6 +226,7 @@ func (s *Session) unstored(response *chat.ResponseTime) (draft chat.Session, pla
 		return draft, nil, false
 	}
 	draft.LogEnd = max(s.record.LogEnd, s.log.storable())
+	draft.Changed = max(s.record.Changed, s.log.lastChange(draft.LogEnd))
 	if s.lastMessage.After(draft.LastActiveAt) {
 		draft.LastActiveAt = s.lastMessage
 	}

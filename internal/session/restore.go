@@ -10,9 +10,8 @@ import (
 )
 
 // restore takes in what the store knows of a log up to end: the messages that have their place there, all of them final
-// and in the order of their numbers. The present state of the session stands at the highest place that no message
-// has: what happened there, or before, can be seen in it.
-func (l *eventLog) restore(stored []chat.Message, older bool, end int64, state chat.SessionUpdated) {
+// and in the order of their numbers; and of the changes of the session, what they have come to, where the last one was.
+func (l *eventLog) restore(stored []chat.Message, older bool, end, changed int64, state chat.SessionUpdated) {
 	l.older, l.end, l.shown = older, end, end
 	for _, m := range stored {
 		if m.Seq == 0 || m.Seq > end {
@@ -23,21 +22,30 @@ func (l *eventLog) restore(stored []chat.Message, older bool, end int64, state c
 		l.textSize += int64(len(m.Text) + len(m.Reasoning))
 		l.items = append(l.items, item{kind: itemMessage, seq: m.Seq, msg: msg})
 	}
+	if changed > 0 && changed <= end {
+		l.items = append(l.items, item{kind: itemOther, seq: changed, body: state})
+	}
 	slices.SortFunc(l.items, func(a, b item) int { return int(a.seq - b.seq) })
 	if older {
 		l.floor = end
-		if len(l.items) > 0 {
-			l.floor = l.items[0].seq - 1
+		first := slices.IndexFunc(l.items, func(it item) bool { return it.kind == itemMessage })
+		if first >= 0 {
+			l.floor = l.items[first].seq - 1
+		}
+		if len(l.items) > 0 && l.items[0].seq <= l.floor {
+			l.changed, l.items = changed, l.items[1:]
 		}
 	}
-	free, at := end, len(l.items)
-	for at > 0 && l.items[at-1].seq == free {
-		free--
-		at--
+}
+
+// lastChange gives the seq of the last change of the session up to a seq; 0: none is known.
+func (l *eventLog) lastChange(upTo int64) int64 {
+	for _, it := range slices.Backward(l.items) {
+		if it.kind == itemOther && it.seq <= upTo {
+			return it.seq
+		}
 	}
-	if free > l.floor {
-		l.items = slices.Insert(l.items, at, item{kind: itemOther, seq: free, body: state})
-	}
+	return l.changed
 }
 
 var errReplay = errors.New("the journal does not go on where the store ends")

@@ -100,9 +100,10 @@ func (m *Manager) letGo(id, epoch string) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.dead[id] == epoch {
-		delete(m.dead, id)
+	if m.dead[id] != epoch {
+		return // what the store said is of yesterday
 	}
+	delete(m.dead, id)
 	if _, here := m.sessions[id]; !here {
 		delete(m.recovered, id)
 		m.journal.Forget(id)

@@ -316,7 +316,9 @@ func (s *Session) storeEnd(msg *message) error {
 	}
 	if errors.Is(err, chat.ErrStale) {
 		// An earlier attempt was done although its answer was lost, or the number is another message's.
-		_, err = store.Message(ctx, s.id, final.ID)
+		if _, err = store.Message(ctx, s.id, final.ID); errors.Is(err, chat.ErrNotFound) {
+			s.change(func() { msg.N = s.takeN() }) // for the next attempt
+		}
 	}
 	if err != nil {
 		return storageError(err)

@@ -23,6 +23,7 @@ type sessionDocument struct {
 	metadata      sql.NullString
 	owner, epoch  string
 	logEnd        int64
+	changed       int64
 	responseTimes sql.NullString
 }
 
@@ -43,6 +44,7 @@ func sessionToDocument(view chat.SessionView) (d sessionDocument, err error) {
 			owner:         session.Claim.Owner,
 			epoch:         session.Claim.Epoch,
 			logEnd:        session.LogEnd,
+			changed:       session.Changed,
 		}
 		if d.assistedBy, err = encode(session.AssistedBy); err != nil {
 			return
@@ -69,6 +71,7 @@ func (d *sessionDocument) session() (chat.Session, error) {
 		EndReason:     d.endReason,
 		Claim:         chat.Claim{Owner: d.owner, Epoch: d.epoch},
 		LogEnd:        d.logEnd,
+		Changed:       d.changed,
 	}
 	if err := decode(d.assistedBy, &session.AssistedBy); err != nil {
 		return chat.Session{}, fmt.Errorf("assisted_by: %w", err)

@@ -63,6 +63,7 @@ const version2 = `
 ALTER TABLE sessions ADD COLUMN owner          TEXT    NOT NULL DEFAULT '';
 ALTER TABLE sessions ADD COLUMN epoch          TEXT    NOT NULL DEFAULT '';
 ALTER TABLE sessions ADD COLUMN log_end        INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN changed        INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE sessions ADD COLUMN response_times TEXT;
 ALTER TABLE messages ADD COLUMN seq            INTEGER NOT NULL DEFAULT 0;
 

@@ -153,7 +153,7 @@ func (s *Memory) UpdateSession(ctx context.Context, view chat.SessionView, place
 		return chat.ErrStale
 	}
 	record.UserID, record.CreatedAt, record.Metadata = old.UserID, old.CreatedAt, old.Metadata
-	record.LogEnd = max(record.LogEnd, old.LogEnd)
+	record.LogEnd, record.Changed = max(record.LogEnd, old.LogEnd), max(record.Changed, old.Changed)
 	s.sessions[record.ID] = record
 	for _, p := range places {
 		s.place(record.ID, p)

@@ -46,12 +46,12 @@ func updatesSession(t *testing.T, store chat.Store) {
 	update.Claim = original.Claim
 	mustCreate(t, store, original)
 	empty := chat.Session{ID: "s1", Status: chat.SessionStatusActive, Claim: original.Claim}
-	highest := update.LogEnd // it never becomes less
+	highest, latest := update.LogEnd, update.Changed // they never become less
 	for _, update := range []chat.Session{update, empty} {
 		must(t, store.UpdateSession(t.Context(), &update))
 		want := update
 		want.UserID, want.CreatedAt, want.Metadata = original.UserID, original.CreatedAt, original.Metadata
-		want.LogEnd = highest
+		want.LogEnd, want.Changed = highest, latest
 		wantSession(t, store, want)
 	}
 }
