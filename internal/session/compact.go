@@ -50,16 +50,17 @@ func (l *eventLog) compact(before time.Time, state chat.SessionUpdated) {
 // trim leaves the oldest messages to the store, so that keep are left, as far as it knows the log: up to stored.
 func (l *eventLog) trim(keep int, stored int64) {
 	excess, cut := len(l.messages)-keep, 0
+trim:
 	for excess > 0 && cut < len(l.items) && l.items[cut].seq <= stored {
-		it := &l.items[cut]
-		if it.kind == itemMessage {
+		switch it := &l.items[cut]; it.kind {
+		case itemMessage:
 			l.textSize -= int64(len(it.msg.Text) + len(it.msg.Reasoning))
 			delete(l.messages, it.msg.ID)
 			excess--
-		} else if it.kind == itemOther {
+		case itemOther:
 			l.changed = it.seq
-		} else {
-			break // the deltas of a response: it is not old enough
+		default:
+			break trim // the deltas of a response: it is not old enough
 		}
 		cut++
 	}
