@@ -140,7 +140,7 @@ func (s *Session) lockRecord(ctx context.Context) error {
 func (s *Session) unlockRecord() { <-s.recordGate }
 
 // storeRecord stores a draft of the record, with places of messages. The record's gate is held. Where another server has
-// claimed the session, or ended it, the session is lost.
+// claimed the session it is lost.
 func (s *Session) storeRecord(draft *chat.Session, places ...chat.Place) error {
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
@@ -197,23 +197,26 @@ func (s *Session) checkpoint(ctx context.Context, response *chat.ResponseTime) e
 	if !changed {
 		return failed
 	}
-	end := draft.LogEnd
 	err := s.storeRecord(&draft, places...)
-	s.change(func() {
-		if s.record.Status == chat.SessionStatusEnded {
-			return // as the store says
-		}
-		if err != nil {
-			draft.LogEnd = s.record.LogEnd
-		} else {
-			s.log.placed(places)
-		}
-		s.record = draft
-	})
-	if err == nil {
-		s.journal.Stored(end)
-	}
+	s.adopt(draft, places, err)
 	return errors.Join(failed, err)
+}
+
+// adopt takes over the record that was stored, or, with an error, what of it holds all the same. It is no use of the
+// session: that it could be idle does not change.
+func (s *Session) adopt(draft chat.Session, places []chat.Place, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.record.Status == chat.SessionStatusEnded {
+		return // as the store says
+	}
+	if err != nil {
+		draft.LogEnd, draft.Changed = s.record.LogEnd, s.record.Changed
+	} else {
+		s.log.placed(places)
+		s.journal.Stored(draft.LogEnd)
+	}
+	s.record = draft
 }
 
 // unstored gives the record as it is to be stored, the places of messages that the store does not know, and whether

@@ -122,7 +122,7 @@ func (m *Manager) settle(ctx context.Context, ids []string) {
 			return
 		}
 		if code := chat.AsError(err).Code; code != chat.CodeSessionEnded && code != chat.CodeSessionNotFound {
-			m.log.Warn("a session could not be settled; it is tried again when it is opened", "session", id, "error", err)
+			m.log.Warn("a session could not be settled; it is tried again", "session", id, "error", err)
 		}
 	})
 }

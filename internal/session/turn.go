@@ -323,7 +323,9 @@ func (s *Session) storeEnd(msg *message) error {
 	if err != nil {
 		return storageError(err)
 	}
-	s.change(func() { msg.unstored = false })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	msg.unstored = false
 	return nil
 }
 
