@@ -25,6 +25,7 @@ var floors = map[string]int{
 	"internal/session":   3,
 	"internal/router":    4,
 	"internal/websocket": 5,
+	"internal/httpapi":   5,
 	"internal/ui":        5,
 	".":                  6,
 	"cmd/parley":         7,

@@ -52,6 +52,7 @@ func writeStatus(w http.ResponseWriter, status int, body map[string]string) {
 func (s *Server) newMetrics() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), figures{s})
+	r.MustRegister(s.models.metrics...)
 	return r
 }
 

@@ -18,10 +18,9 @@ import (
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/config"
 	"github.com/parley-chat/parley/internal/auth"
+	"github.com/parley-chat/parley/internal/httpapi"
 	"github.com/parley-chat/parley/internal/journal"
 	"github.com/parley-chat/parley/internal/llm"
-	"github.com/parley-chat/parley/internal/llm/eliza"
-	"github.com/parley-chat/parley/internal/llm/openai"
 	"github.com/parley-chat/parley/internal/origin"
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/session"
@@ -36,6 +35,8 @@ var (
 	_ websocket.Verifier = (*auth.Verifier)(nil)
 	_ websocket.Origins  = (*origin.Policy)(nil)
 	_ router.Verifier    = (*auth.Verifier)(nil)
+	_ httpapi.Verifier   = (*auth.Verifier)(nil)
+	_ httpapi.Models     = (*llm.Pool)(nil)
 	_ session.Models     = (*llm.Pool)(nil)
 	_ chat.Store         = (*sqlite.Store)(nil)
 )
@@ -70,7 +71,7 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	models, err := newModels(cfg.LLM)
+	models, err := newModels(cfg.LLM, log)
 	if err != nil {
 		return nil, err
 	}
@@ -84,15 +85,14 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: log, store: store, journal: events, models: models, verifier: verifier}
 	s.sessions = session.NewManager(session.Config{
-		StreamTimeout:      cfg.LLM.StreamTimeout,
 		CheckpointInterval: cfg.Storage.CheckpointInterval,
-		HistoryTokens:      cfg.LLM.HistoryTokens,
-		SystemPrompt:       cfg.LLM.SystemPrompt,
 		IdleTimeout:        cfg.Session.IdleTimeout,
 		GracePeriod:        cfg.Session.GracePeriod,
 		CleanupInterval:    cfg.Session.CleanupInterval,
 		WarnThreshold:      cfg.Session.WarnThreshold,
 		MaxResponseTimes:   cfg.Session.MaxResponseTimes,
+		Budget:             newBudget(cfg.LLM.Budget, store),
+		TitleModel:         cfg.LLM.TitleModel,
 	}, store, events, models.pool, log)
 	s.router = router.New(router.Config{
 		MaxConnections:        cfg.WebSocket.MaxConnections,
@@ -109,10 +109,20 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	return s, nil
 }
 
+// apiMethods are the methods that the HTTP API answers, if only to refuse them. Patterns without a method would not
+// go together with an app's own "GET /".
+var apiMethods = []string{
+	http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+}
+
 // Register sets up the public routes on mux, under the configured path prefix.
 func (s *Server) Register(mux *http.ServeMux) {
 	prefix := s.cfg.Server.PathPrefix
 	mux.Handle("GET "+prefix+"/ws", s.sockets)
+	api := http.StripPrefix(prefix, httpapi.New(s.verifier, s.models.pool, s.log))
+	for _, method := range apiMethods {
+		mux.Handle(method+" "+prefix+"/api/", api)
+	}
 	if s.cfg.UI.Enabled {
 		pages := ui.New(ui.Options{
 			FrameAncestors: s.cfg.UI.FrameAncestors,
@@ -165,51 +175,4 @@ func openJournal(cfg config.Storage, storeID string, log *slog.Logger) (*journal
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	return j, nil
-}
-
-// models is the pool of models, and the providers under it.
-type models struct {
-	pool   *llm.Pool
-	closes []func() error
-}
-
-func newModels(cfg config.LLM) (*models, error) {
-	m := &models{}
-	providers := make(map[string]chat.Provider)
-	for _, p := range cfg.Providers {
-		switch p.Type {
-		case config.ProviderOpenAI:
-			provider := openai.New(openai.Config{ID: p.ID, BaseURL: p.BaseURL, APIKey: p.APIKey})
-			providers[p.ID] = provider
-			m.closes = append(m.closes, provider.Close)
-		case config.ProviderEliza:
-			providers[p.ID] = eliza.New(eliza.Config{Pace: 30 * time.Millisecond})
-		}
-	}
-	var all []llm.Model
-	for _, model := range cfg.Models {
-		entry := llm.Model{ID: model.ID, Name: model.Name}
-		for _, target := range model.Targets {
-			provider, name, _ := config.SplitTarget(target)
-			entry.Targets = append(entry.Targets, llm.Target{
-				ProviderID: provider, Provider: providers[provider], Model: name,
-			})
-		}
-		if model.ID == cfg.DefaultModel {
-			all = append([]llm.Model{entry}, all...)
-		} else {
-			all = append(all, entry)
-		}
-	}
-	var err error
-	m.pool, err = llm.NewPool(all)
-	return m, err
-}
-
-func (m *models) close() error {
-	var errs []error
-	for _, c := range m.closes {
-		errs = append(errs, c())
-	}
-	return errors.Join(errs...)
 }

@@ -81,6 +81,10 @@ type Session struct {
 	EndReason     EndReason // set when Status is SessionStatusEnded
 	Metadata      map[string]string
 	ResponseTimes []ResponseTime // of the latest responses, oldest first
+	Usage         Usage          // of all responses together
+
+	// ProviderStates holds, by the provider's ID, what each wants to be kept with the session: see [Chunk].
+	ProviderStates map[string]string
 
 	Claim   Claim // who continues the session's log
 	LogEnd  int64 // the store knows the log up to this seq

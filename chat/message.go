@@ -43,6 +43,11 @@ type Usage struct {
 	Estimated    bool `json:"estimated,omitempty"` // Parley's own count, for a provider that gives none
 }
 
+// Add returns the sum of two usages. It is an estimate where one of them is.
+func (u Usage) Add(v Usage) Usage {
+	return Usage{u.InputTokens + v.InputTokens, u.OutputTokens + v.OutputTokens, u.Estimated || v.Estimated}
+}
+
 // Message is one message of a session.
 type Message struct {
 	ID string // unique in its session; a user's message has the client's

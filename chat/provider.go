@@ -7,15 +7,27 @@ import (
 
 // Request is what a model is asked: the conversation so far, oldest first.
 type Request struct {
-	SessionID string
-	Model     string // for a pool of models: the configured ID; for a provider: its own name for the model
-	Messages  []PromptMessage
+	SessionID  string
+	UserID     string // the session's owner
+	MessageID  string // the ID of the answer
+	Model      string // for a pool of models: the configured ID; for a provider: its own name for the model
+	Messages   []PromptMessage
+	Parameters Parameters
+	States     map[string]string // by the provider's ID: what it gave as Chunk.State when it last answered in this session
+}
+
+// Parameters say how a model is to answer.
+type Parameters struct {
+	Temperature     *float64 // nil: as the provider likes
+	MaxOutputTokens int      // 0: as the provider likes
 }
 
 // PromptMessage is one message of a [Request].
 type PromptMessage struct {
-	Role Role // RoleAgent does not occur: an agent's message goes as the assistant's
-	Text string
+	ID      string // the message's; empty for the system prompt
+	Role    Role   // RoleAgent does not occur: an agent's message goes as the assistant's
+	Text    string
+	Unasked bool // a user's message that no model was asked to answer: an agent had the session
 }
 
 // Chunk is a piece of a response as it arrives. Any of its fields may be empty.
@@ -23,6 +35,7 @@ type Chunk struct {
 	Text         string
 	Reasoning    string
 	Provider     string       // the ID of the provider that answers; on the first chunk
+	State        string       // what the provider wants to be kept with the session, and finds in Request.States next time
 	FinishReason FinishReason // the provider's own end mark
 	Usage        *Usage
 }

@@ -18,9 +18,9 @@ type Place struct {
 	Seq       int64 // above 0
 }
 
-// Store keeps sessions and their messages. All methods are safe for concurrent use, and are durable when they return
-// without error. Times are kept to the millisecond, and an [Error] without its cause. The contract suite is
-// internal/store/storetest.
+// Store keeps sessions, their messages, and what responses cost. All methods are safe for concurrent use, and are
+// durable when they return without error. Times are kept to the millisecond, and an [Error] without its cause. The
+// contract suite is internal/store/storetest.
 type Store interface {
 	// CreateSession inserts the session. ErrExists: its ID is taken, and nothing was changed.
 	CreateSession(ctx context.Context, session SessionView) error
@@ -34,18 +34,18 @@ type Store interface {
 	ClaimSession(ctx context.Context, id string, from, to Claim) error
 
 	// UpdateSession replaces what can change of a session: all but ID, UserID, CreatedAt, Metadata and Claim, and a
-	// LogEnd or Changed that is higher; and it gives messages of the session their Seq. A message that has one keeps it, and an unknown message is passed
-	// over. It never inserts. ErrNotFound: there is no such session. ErrStale: the stored one has another claim or has
-	// ended, and nothing was changed.
+	// LogEnd or Changed that is higher; and it gives messages of the session their Seq. A message that has one keeps it,
+	// and an unknown message is passed over. It never inserts. ErrNotFound: there is no such session. ErrStale: the
+	// stored one has another claim or has ended, and nothing was changed.
 	UpdateSession(ctx context.Context, session SessionView, places ...Place) error
 
 	// InsertMessage stores a message of an existing session. ErrExists: its N or its ID is taken in the session, and
 	// nothing was changed.
 	InsertMessage(ctx context.Context, sessionID string, m Message) error
 
-	// UpdateMessage replaces what can change of the streaming message of m's ID: Text, Reasoning, Status, FinishReason, Error,
-	// Provider, Usage, FirstTokenMS, DurationMS. It never inserts. ErrStale: the stored message is not streaming, or
-	// not there, and nothing was changed.
+	// UpdateMessage replaces what can change of the streaming message of m's ID: Text, Reasoning, Status, FinishReason,
+	// Error, Provider, Usage, FirstTokenMS, DurationMS. It never inserts. ErrStale: the stored message is not streaming,
+	// or not there, and nothing was changed.
 	UpdateMessage(ctx context.Context, sessionID string, m Message) error
 
 	// Message returns one message. ErrNotFound: there is none.
@@ -58,6 +58,14 @@ type Store interface {
 	// MessagesAfter returns the first limit messages with a Seq above seq, in ascending order of Seq; those without a
 	// Seq are left out. An unknown session is empty, not an error; so is a limit of 0 or less.
 	MessagesAfter(ctx context.Context, sessionID string, seq int64, limit int) ([]Message, error)
+
+	// AddUsage stores what a response cost. Where it has a record of that response already, nothing is done. The session
+	// need not exist any more.
+	AddUsage(ctx context.Context, record UsageRecord) error
+
+	// SumUsage sums the records that the filter chooses, one sum for each user, model and day, in ascending order of the
+	// day, then the user, then the model. Where none is chosen it is empty.
+	SumUsage(ctx context.Context, filter UsageFilter) ([]UsageSum, error)
 
 	// ID names the data that the store holds: it is made with it, and never changes. Two stores have different ones.
 	ID() string

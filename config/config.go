@@ -68,27 +68,61 @@ type Session struct {
 	MaxResponseTimes int           `koanf:"max_response_times"`
 }
 
-// LLM is which models there are, and how long they may take.
+// LLM is which models there are, how they are asked, and how long they may take.
 type LLM struct {
-	StreamTimeout     time.Duration `koanf:"stream_timeout"` // a whole response
-	FirstTokenTimeout time.Duration `koanf:"first_token_timeout"`
-	IdleTimeout       time.Duration `koanf:"idle_timeout"`   // between two chunks
-	HistoryTokens     int           `koanf:"history_tokens"` // of the conversation sent along, estimated
-	SystemPrompt      string        `koanf:"system_prompt"`
-	DefaultModel      string        `koanf:"default_model"` // a model's ID; empty: the first
+	StreamTimeout     time.Duration `koanf:"stream_timeout"`      // a whole response
+	ConnectTimeout    time.Duration `koanf:"connect_timeout"`     // until a connection is there
+	FirstTokenTimeout time.Duration `koanf:"first_token_timeout"` // from the request to the first text
+	IdleTimeout       time.Duration `koanf:"idle_timeout"`        // between two chunks
+	HistoryTokens     int           `koanf:"history_tokens"`      // of the conversation sent along, estimated
+	SystemPrompt      string        `koanf:"system_prompt"`       // a template, in which {{.Metadata.NAME}} is the session's
+	DefaultModel      string        `koanf:"default_model"`       // a model's ID; empty: the first
+	TitleModel        string        `koanf:"title_model"`         // a model's ID; empty: titles are a conversation's first words
+	Retry             Retry         `koanf:"retry"`               // of one target, before its first token
+	HedgeAfter        time.Duration `koanf:"hedge_after"`         // 0: never
+	Breaker           Breaker       `koanf:"breaker"`
+	Budget            Budget        `koanf:"budget"`
+	Moderation        Moderation    `koanf:"moderation"`
 	Providers         []Provider    `koanf:"providers"`
 	Models            []Model       `koanf:"models"`
 }
 
+// Breaker is when a target is not asked any more: after so many failures in a row, for so long.
+type Breaker struct {
+	Failures int           `koanf:"failures"`
+	Delay    time.Duration `koanf:"delay"`
+}
+
+// Budget is how many tokens a user may spend, input and output together, in each window. Windows begin at multiples of
+// their length: those of 24h at midnight UTC, those of 168h on Mondays.
+type Budget struct {
+	Tokens int           `koanf:"tokens"` // 0: as many as the user likes
+	Window time.Duration `koanf:"window"`
+}
+
+// Moderation is the endpoint that is asked before a user's message goes to a model.
+type Moderation struct {
+	URL          string        `koanf:"url"` // empty: none
+	APIKey       string        `koanf:"api_key" secret:"true"`
+	Timeout      time.Duration `koanf:"timeout"`
+	AllowOnError bool          `koanf:"allow_on_error"` // where it is down messages go to the model unseen; else they are refused
+}
+
 // Provider is a service that runs models. [Load] fills APIKey from the file or the environment variable that is named
-// instead of it.
+// instead of it. A timeout of 0 is that of [LLM].
 type Provider struct {
-	ID         string `koanf:"id"`
-	Type       string `koanf:"type"` // one of the Provider constants
-	BaseURL    string `koanf:"base_url"`
-	APIKey     string `koanf:"api_key" secret:"true"`
-	APIKeyFile string `koanf:"api_key_file"`
-	APIKeyEnv  string `koanf:"api_key_env"`
+	ID                string        `koanf:"id"`
+	Type              string        `koanf:"type"` // one of the Provider constants
+	BaseURL           string        `koanf:"base_url"`
+	APIKey            string        `koanf:"api_key" secret:"true"`
+	APIKeyFile        string        `koanf:"api_key_file"`
+	APIKeyEnv         string        `koanf:"api_key_env"`
+	Proxy             string        `koanf:"proxy"`   // a URL, none, or empty for what the environment says
+	CAFile            string        `koanf:"ca_file"` // PEM; trusted besides the system's authorities
+	ConnectTimeout    time.Duration `koanf:"connect_timeout"`
+	FirstTokenTimeout time.Duration `koanf:"first_token_timeout"`
+	IdleTimeout       time.Duration `koanf:"idle_timeout"`
+	StreamTimeout     time.Duration `koanf:"stream_timeout"`
 }
 
 // The types of a provider.
@@ -99,11 +133,24 @@ const (
 	ProviderEliza     = "eliza"
 )
 
+// NoProxy is the proxy setting of a provider that is reached directly, whatever the environment says.
+const NoProxy = "none"
+
 // Model is what a user can choose. Its targets are tried in order.
 type Model struct {
-	ID      string   `koanf:"id"`
-	Name    string   `koanf:"name"`    // for people; empty: the ID
-	Targets []string `koanf:"targets"` // each PROVIDER/MODEL; see [SplitTarget]
+	ID              string   `koanf:"id"`
+	Name            string   `koanf:"name"`              // for people; empty: the ID
+	Targets         []string `koanf:"targets"`           // each PROVIDER/MODEL; see [SplitTarget]
+	SystemPrompt    string   `koanf:"system_prompt"`     // empty: that of [LLM]
+	Temperature     *float64 `koanf:"temperature"`       // nil: as the provider likes
+	MaxOutputTokens int      `koanf:"max_output_tokens"` // 0: as the provider likes
+	Price           Price    `koanf:"price"`
+}
+
+// Price is what a million tokens cost, in any one currency. It is for figures only.
+type Price struct {
+	Input  float64 `koanf:"input"`
+	Output float64 `koanf:"output"`
 }
 
 // Storage is where conversations are kept.
@@ -135,7 +182,7 @@ type MongoDB struct {
 	Database string `koanf:"database"`
 }
 
-// Retry is how storage operations are repeated after a transient failure.
+// Retry is how often, and after how long, what failed for a reason that may pass is tried again.
 type Retry struct {
 	MaxAttempts    int           `koanf:"max_attempts"` // the first one included
 	InitialBackoff time.Duration `koanf:"initial_backoff"`
@@ -210,9 +257,14 @@ func Default() Config {
 		},
 		LLM: LLM{
 			StreamTimeout:     2 * time.Minute,
+			ConnectTimeout:    10 * time.Second,
 			FirstTokenTimeout: 30 * time.Second,
 			IdleTimeout:       30 * time.Second,
 			HistoryTokens:     8000,
+			Retry:             Retry{MaxAttempts: 2, InitialBackoff: 250 * time.Millisecond, MaxBackoff: 5 * time.Second},
+			Breaker:           Breaker{Failures: 5, Delay: 30 * time.Second},
+			Budget:            Budget{Window: 24 * time.Hour},
+			Moderation:        Moderation{Timeout: 5 * time.Second},
 		},
 		Storage: Storage{
 			Driver:             DriverSQLite,

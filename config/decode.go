@@ -121,6 +121,12 @@ func setScalar(dst reflect.Value, value any) (expected string) {
 	text, isText := value.(string)
 	text = strings.TrimSpace(text)
 	switch {
+	case dst.Kind() == reflect.Pointer: // nil where there is no value
+		pointed := reflect.New(dst.Type().Elem())
+		if expected := setScalar(pointed.Elem(), value); expected != "" {
+			return expected
+		}
+		dst.Set(pointed)
 	case dst.Type() == durationType:
 		if n, isInt := asInt(value); isInt && n == 0 {
 			text, isText = "0s", true
@@ -160,6 +166,15 @@ func setScalar(dst reflect.Value, value any) (expected string) {
 			return "a whole number"
 		}
 		dst.SetInt(n)
+	case dst.Kind() == reflect.Float64:
+		n, isNumber := asFloat(value)
+		if parsed, err := strconv.ParseFloat(text, 64); isText && err == nil {
+			n, isNumber = parsed, true
+		}
+		if !isNumber || math.IsNaN(n) || math.IsInf(n, 0) {
+			return "a number"
+		}
+		dst.SetFloat(n)
 	default:
 		panic("config: no way to read a " + dst.Type().String())
 	}
@@ -177,6 +192,15 @@ func asInt(value any) (int64, bool) {
 		return int64(n), n <= math.MaxInt64
 	}
 	return 0, false
+}
+
+// asFloat gives the number that YAML or a caller gave.
+func asFloat(value any) (float64, bool) {
+	if f, ok := value.(float64); ok {
+		return f, true
+	}
+	n, ok := asInt(value)
+	return float64(n), ok
 }
 
 func textForm(zero any) string {

@@ -20,8 +20,6 @@ import (
 var notYetRead = []string{
 	"auth.jwks_url",
 	"websocket.max_connections_per_address",
-	"llm.first_token_timeout",
-	"llm.idle_timeout",
 	"storage.mongodb.uri",
 	"storage.mongodb.database",
 	"storage.retry.max_attempts",

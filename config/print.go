@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"reflect"
 	"regexp"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -62,7 +63,7 @@ func redact(f reflect.StructField, value string) string {
 		return redactMongoURI(value)
 	case isSecret(f):
 		return redacted
-	case name(f) == "base_url" || name(f) == "jwks_url":
+	case slices.Contains([]string{"base_url", "jwks_url", "url", "proxy"}, name(f)):
 		return redactURL(value)
 	}
 	return value

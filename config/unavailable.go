@@ -15,8 +15,6 @@ var unavailable = []struct {
 	{"a JWKS", "use auth.jwt_public_key_file or auth.jwt_secret", func(c Config) []string {
 		return keyIf(c.Auth.JWKSURL != "", "auth.jwks_url")
 	}},
-	{"the type anthropic", "use openai or eliza", providersOf(ProviderAnthropic)},
-	{"the type dify", "use openai or eliza", providersOf(ProviderDify)},
 }
 
 func (c Config) checkUnavailable(ps *problems) {
@@ -32,16 +30,4 @@ func keyIf(used bool, key string) []string {
 		return []string{key}
 	}
 	return nil
-}
-
-func providersOf(providerType string) func(Config) []string {
-	return func(c Config) []string {
-		var keys []string
-		for i, p := range c.LLM.Providers {
-			if p.Type == providerType {
-				keys = append(keys, at("llm.providers", i)+".type")
-			}
-		}
-		return keys
-	}
 }

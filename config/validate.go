@@ -186,6 +186,7 @@ func (c Config) checkRanges(ps *problems) {
 		{"session.grace_period", s.GracePeriod, 30 * day},
 		{"session.cleanup_interval", s.CleanupInterval, day},
 		{"llm.stream_timeout", l.StreamTimeout, day},
+		{"llm.connect_timeout", l.ConnectTimeout, day},
 		{"llm.first_token_timeout", l.FirstTokenTimeout, day},
 		{"llm.idle_timeout", l.IdleTimeout, day},
 		{"storage.retry.initial_backoff", st.Retry.InitialBackoff, time.Hour},
@@ -223,10 +224,12 @@ type bound struct {
 }
 
 func (c *Config) bounds() []bound {
-	stream, retry := &c.LLM.StreamTimeout, &c.Storage.Retry
+	stream, retry, asking := &c.LLM.StreamTimeout, &c.Storage.Retry, &c.LLM.Retry
 	return []bound{
+		{"llm.connect_timeout", &c.LLM.ConnectTimeout, "llm.stream_timeout", stream},
 		{"llm.first_token_timeout", &c.LLM.FirstTokenTimeout, "llm.stream_timeout", stream},
 		{"llm.idle_timeout", &c.LLM.IdleTimeout, "llm.stream_timeout", stream},
+		{"llm.retry.initial_backoff", &asking.InitialBackoff, "llm.retry.max_backoff", &asking.MaxBackoff},
 		{"storage.retry.initial_backoff", &retry.InitialBackoff, "storage.retry.max_backoff", &retry.MaxBackoff},
 	}
 }

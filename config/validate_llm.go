@@ -1,10 +1,15 @@
 package config
 
 import (
+	"io"
+	"math"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"text/template"
+	"time"
 )
 
 // modelID is what a provider's or a model's ID looks like: it appears in targets, URLs and metrics.
@@ -29,9 +34,44 @@ func (l LLM) check(ps *problems) {
 	}
 	providers := l.checkProviders(ps)
 	models := l.checkModels(ps, providers)
-	if l.DefaultModel != "" && len(models) > 0 && !slices.Contains(models, l.DefaultModel) {
-		ps.add("llm.default_model", strconv.Quote(l.DefaultModel)+" is no model's id",
-			"use one of "+strings.Join(models, ", ")+", or remove the key to use the first")
+	for _, m := range []struct{ key, id, without string }{
+		{"llm.default_model", l.DefaultModel, "use the first"},
+		{"llm.title_model", l.TitleModel, "have titles made of a conversation's first words"},
+	} {
+		if m.id != "" && len(models) > 0 && !slices.Contains(models, m.id) {
+			ps.add(m.key, strconv.Quote(m.id)+" is no model's id",
+				"use one of "+strings.Join(models, ", ")+", or remove the key to "+m.without)
+		}
+	}
+	checkTemplate(ps, "llm.system_prompt", l.SystemPrompt)
+	l.checkLimits(ps)
+}
+
+// checkTemplate checks what of a system prompt can be known without a session.
+func checkTemplate(ps *problems, key, text string) {
+	t, err := template.New("it").Parse(text)
+	if err == nil {
+		err = t.Execute(io.Discard, struct{ Metadata map[string]string }{})
+	}
+	if err != nil {
+		ps.add(key, "is not a template: "+strings.TrimPrefix(err.Error(), "template: "),
+			`write {{.Metadata.NAME}} for what a session's metadata has, and {{"{{"}} for braces that stand for themselves`)
+	}
+}
+
+// checkLimits checks how often providers are asked, how much users may spend, and the moderation.
+func (l LLM) checkLimits(ps *problems) {
+	within(ps, "llm.retry.max_attempts", l.Retry.MaxAttempts, 1, 20)
+	within(ps, "llm.retry.initial_backoff", l.Retry.InitialBackoff, time.Millisecond, time.Hour)
+	within(ps, "llm.retry.max_backoff", l.Retry.MaxBackoff, time.Millisecond, time.Hour)
+	within(ps, "llm.hedge_after", l.HedgeAfter, 0, time.Hour)
+	within(ps, "llm.breaker.failures", l.Breaker.Failures, 1, 10_000)
+	within(ps, "llm.breaker.delay", l.Breaker.Delay, time.Millisecond, 24*time.Hour)
+	within(ps, "llm.budget.tokens", l.Budget.Tokens, 0, math.MaxInt32)
+	within(ps, "llm.budget.window", l.Budget.Window, time.Second, 366*24*time.Hour)
+	within(ps, "llm.moderation.timeout", l.Moderation.Timeout, time.Millisecond, time.Hour)
+	if l.Moderation.URL != "" && !isWebURL(l.Moderation.URL) {
+		ps.add("llm.moderation.url", "is not an http or https URL", "write it like https://moderation.example.com/check")
 	}
 }
 
@@ -42,14 +82,46 @@ func (l LLM) checkProviders(ps *problems) []string {
 		key := at("llm.providers", i)
 		ids = checkID(ps, key+".id", p.ID, ids)
 		oneOf(ps, key+".type", p.Type, ProviderOpenAI, ProviderAnthropic, ProviderDify, ProviderEliza)
-		if p.Type == ProviderOpenAI && p.BaseURL == "" {
-			ps.add(key+".base_url", "is required", "write https://api.openai.com/v1, or where else the API is served")
+		if home := homes[p.Type]; home != "" && p.BaseURL == "" {
+			ps.add(key+".base_url", "is required", "write "+home+", or where else the API is served")
 		}
 		if p.BaseURL != "" && !isWebURL(p.BaseURL) {
 			ps.add(key+".base_url", "is not an http or https URL", "write it like https://api.openai.com/v1")
 		}
+		p.checkConnection(ps, key)
 	}
 	return ids
+}
+
+// homes are where the APIs of the types are served by those who made them.
+var homes = map[string]string{
+	ProviderOpenAI:    "https://api.openai.com/v1",
+	ProviderAnthropic: "https://api.anthropic.com/v1",
+	ProviderDify:      "https://api.dify.ai/v1",
+}
+
+// checkConnection checks how a provider is reached, and its timeouts.
+func (p Provider) checkConnection(ps *problems, key string) {
+	if p.Proxy != "" && p.Proxy != NoProxy {
+		u, err := url.Parse(p.Proxy)
+		if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
+			ps.add(key+".proxy", "is not the URL of a proxy",
+				"write it like http://proxy.example.com:3128 or socks5://127.0.0.1:1080, or "+NoProxy)
+		}
+	}
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{".connect_timeout", p.ConnectTimeout},
+		{".first_token_timeout", p.FirstTokenTimeout},
+		{".idle_timeout", p.IdleTimeout},
+		{".stream_timeout", p.StreamTimeout},
+	} {
+		if d.value != 0 {
+			within(ps, key+d.name, d.value, time.Millisecond, 24*time.Hour)
+		}
+	}
 }
 
 // checkModels returns the models' IDs.
@@ -58,6 +130,13 @@ func (l LLM) checkModels(ps *problems, providers []string) []string {
 	for i, m := range l.Models {
 		key := at("llm.models", i)
 		ids = checkID(ps, key+".id", m.ID, ids)
+		checkTemplate(ps, key+".system_prompt", m.SystemPrompt)
+		if m.Temperature != nil {
+			within(ps, key+".temperature", *m.Temperature, 0, 2)
+		}
+		within(ps, key+".max_output_tokens", m.MaxOutputTokens, 0, 10_000_000)
+		within(ps, key+".price.input", m.Price.Input, 0, 1e6)
+		within(ps, key+".price.output", m.Price.Output, 0, 1e6)
 		if len(m.Targets) == 0 {
 			ps.add(key+".targets", "is required", "list where the model runs, as PROVIDER/MODEL")
 		}

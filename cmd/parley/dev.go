@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,10 +27,11 @@ func devCommand(environ []string) *cobra.Command {
 		Use:   "dev",
 		Short: "Try Parley: everything on this machine, with nothing configured",
 		Long: "Dev serves on loopback only, with SQLite in ./parley-data, a throw-away secret, and Eliza as the model.\n" +
-			"It prints the address of the chat page.",
+			"Beside her it offers what it finds: OPENAI_API_KEY and ANTHROPIC_API_KEY in the environment, and the models\n" +
+			"of an Ollama on this machine. It prints the address of the chat page.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := s.load(cmd, devDefaults())
+			cfg, err := s.load(cmd, devDefaults(cmd.Context(), environ))
 			if err != nil {
 				return err
 			}
@@ -39,12 +42,13 @@ func devCommand(environ []string) *cobra.Command {
 	return cmd
 }
 
-// devDefaults is a configuration that needs nothing: no file, no key, no service.
-func devDefaults() config.Config {
+// devDefaults is a configuration that needs nothing, no file, no key and no service, and takes what is there.
+func devDefaults(ctx context.Context, environ []string) config.Config {
 	cfg := config.Default()
 	cfg.Auth.JWTSecret = newSecret()
 	cfg.LLM.Providers = []config.Provider{{ID: "eliza", Type: config.ProviderEliza}}
 	cfg.LLM.Models = []config.Model{{ID: "eliza", Name: "Eliza", Targets: []string{"eliza/doctor"}}}
+	discover(ctx, environ, &cfg.LLM)
 	cfg.Storage.SQLite.Path = filepath.Join("parley-data", "parley.db")
 	cfg.Log.Format = "text"
 	return cfg
@@ -84,11 +88,16 @@ func isLoopback(addr string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// welcome tells where the chat page is. The token stands in the fragment, which never reaches a server.
+// welcome tells where the chat page is, and who answers there. The token stands in the fragment, which never reaches a
+// server.
 func welcome(w io.Writer, cfg config.Config, addr, token string) {
 	scheme := "http"
 	if cfg.Server.TLS.CertFile != "" {
 		scheme = "https"
+	}
+	var models []string
+	for _, m := range cfg.LLM.Models {
+		models = append(models, m.ID+origin(cfg.LLM, m))
 	}
 	fmt.Fprintf(w, `
 Parley is running. Open this address and chat:
@@ -96,9 +105,11 @@ Parley is running. Open this address and chat:
   %s://%s%s/#token=%s
 
 It is good for %d hours, on this machine. The conversations are kept in %s.
+Models: %s.
 Press Ctrl-C to stop.
 
-`, scheme, addr, cfg.Server.PathPrefix, token, int(devTokenTTL.Hours()), filepath.Dir(cfg.Storage.SQLite.Path))
+`, scheme, addr, cfg.Server.PathPrefix, token, int(devTokenTTL.Hours()), filepath.Dir(cfg.Storage.SQLite.Path),
+		strings.Join(models, ", "))
 }
 
 // newSecret makes a JWT secret: 52 characters of A-Z and 2-7, 260 bits. It needs no quotes anywhere.

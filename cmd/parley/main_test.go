@@ -214,51 +214,94 @@ func TestExitCodeOfAForcedShutdown(t *testing.T) {
 	}
 }
 
-func TestDevServesThePageItNames(t *testing.T) {
-	t.Chdir(t.TempDir())
+// startDev runs parley dev, and gives the page's address and all that is printed with it. The test has to stop it.
+func startDev(t *testing.T, environ ...string) (page *url.URL, printed string, stop func() (stderr string)) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
+	t.Cleanup(cancel)
 	stdout, writer := io.Pipe()
 	var stderr bytes.Buffer
 	done := make(chan error, 1)
 	go func() {
-		done <- run(ctx, []string{"dev", "--addr", "127.0.0.1:0", "--operations-addr", ""}, nil, nil, writer, &stderr)
+		done <- run(ctx, []string{"dev", "--addr", "127.0.0.1:0", "--operations-addr", ""}, environ, nil, writer, &stderr)
 		writer.Close()
 	}()
-	var page *url.URL
 	lines := bufio.NewScanner(stdout)
-	for lines.Scan() {
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Press Ctrl-C") {
+		printed += lines.Text() + "\n"
 		if u, err := url.Parse(strings.TrimSpace(lines.Text())); err == nil && u.Scheme == "http" {
 			page = u
-			break
 		}
 	}
 	go io.Copy(io.Discard, stdout)
 	if page == nil {
 		t.Fatalf("no address is printed: %v, %s", <-done, stderr.String())
 	}
+	return page, printed, func() string {
+		cancel()
+		if err := <-done; exitCode(err) != 0 {
+			t.Errorf("dev ends with %v", err)
+		}
+		return stderr.String()
+	}
+}
+
+// get asks a server without keeping the connection.
+func get(t *testing.T, url, token string) (status int, body string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(data)
+}
+
+func TestDevServesThePageItNames(t *testing.T) {
+	t.Chdir(t.TempDir())
+	page, printed, stop := startDev(t, noOllama)
 	token, ok := strings.CutPrefix(page.Fragment, "token=")
 	if !ok || strings.Count(token, ".") != 2 || page.Path != "/" {
 		t.Errorf("the address is %s", page)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Get(page.String())
-	if err != nil {
-		t.Fatal(err)
+	if !strings.Contains(printed, "\nModels: eliza.\n") {
+		t.Errorf("dev prints %s", printed)
 	}
-	response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		t.Errorf("the page answers %s", response.Status)
+	if status, _ := get(t, page.String(), ""); status != http.StatusOK {
+		t.Errorf("the page answers %d", status)
 	}
-	cancel()
-	if err := <-done; exitCode(err) != 0 {
-		t.Errorf("dev ends with %v", err)
+	if log := stop(); !strings.Contains(log, "msg=listening") {
+		t.Errorf("the log is %s", log)
 	}
 	if info, err := os.Stat("parley-data"); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the folder is %v, %v", info, err)
 	}
-	if !strings.Contains(stderr.String(), "msg=listening") {
-		t.Errorf("the log is %s", stderr.String())
+}
+
+func TestDevServesTheModelsItNames(t *testing.T) {
+	t.Chdir(t.TempDir())
+	page, printed, stop := startDev(t, "OPENAI_API_KEY=sk-hunter2", fakeOllama(t, "llama3.2:3b"))
+	if !strings.Contains(printed, "\nModels: eliza, gpt-5.1 (OPENAI_API_KEY), llama3.2:3b (Ollama).\n") {
+		t.Errorf("dev prints %s", printed)
+	}
+	status, body := get(t, page.JoinPath("api/v1/models").String(), strings.TrimPrefix(page.Fragment, "token="))
+	const want = `{"items":[{"id":"eliza","name":"Eliza","default":true},{"id":"gpt-5.1","name":"GPT-5.1"},` +
+		`{"id":"llama3.2:3b","name":"llama3.2:3b"}]}`
+	if status != http.StatusOK || strings.TrimSpace(body) != want {
+		t.Errorf("the models are %d %s, want %s", status, body, want)
+	}
+	if log := stop(); strings.Contains(log+printed, "hunter2") {
+		t.Errorf("the key is shown: %s%s", printed, log)
 	}
 }
 
@@ -268,7 +311,7 @@ func TestDevStaysOnThisMachine(t *testing.T) {
 		{"--addr", "0.0.0.0:0"}, {"--addr", ":0"}, {"--addr", "192.0.2.1:80"}, {"--operations-addr", "[::]:0"},
 		{"--set", "server.addr=example.com:80"},
 	} {
-		code, stdout, stderr := execute(t, nil, append([]string{"dev"}, args...)...)
+		code, stdout, stderr := execute(t, []string{noOllama}, append([]string{"dev"}, args...)...)
 		if code != 2 || stdout != "" || !strings.Contains(stderr, "this machine only") {
 			t.Errorf("%q: exit code %d, stdout %q, stderr %q", args, code, stdout, stderr)
 		}
@@ -286,7 +329,7 @@ func TestR05_3_APortInUseFailsAndNamesItsKey(t *testing.T) {
 		"server.addr":            {"dev", "--addr", taken.Addr().String(), "--operations-addr", ""},
 		"server.operations_addr": {"dev", "--addr", "127.0.0.1:0", "--operations-addr", taken.Addr().String()},
 	} {
-		code, stdout, stderr := execute(t, nil, args...)
+		code, stdout, stderr := execute(t, []string{noOllama}, args...)
 		if code != 1 || stdout != "" || !strings.Contains(stderr, key+": ") || strings.Contains(stderr, "msg=listening") {
 			t.Errorf("%s: exit code %d, stdout %q, stderr %q", key, code, stdout, stderr)
 		}

@@ -55,18 +55,20 @@ func (s *settings) load(cmd *cobra.Command, defaults config.Config) (config.Conf
 	}
 	file := s.file
 	if !cmd.Flags().Changed("config") {
-		file = environmentFile(s.environ)
+		file = lookup(s.environ, config.EnvFile)
 	}
 	return config.LoadOver(defaults, file, s.environ, overrides)
 }
 
-func environmentFile(environ []string) string {
+// lookup finds a variable in environ. The last one of a name counts, as for a process that is started with environ.
+func lookup(environ []string, name string) string {
+	found := ""
 	for _, entry := range environ {
-		if file, ok := strings.CutPrefix(entry, config.EnvFile+"="); ok {
-			return file
+		if value, ok := strings.CutPrefix(entry, name+"="); ok {
+			found = value
 		}
 	}
-	return ""
+	return found
 }
 
 // newLogger makes a logger of a valid configuration.

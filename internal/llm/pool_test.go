@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -37,10 +38,10 @@ func (s *scripted) Stream(_ context.Context, request chat.Request) iter.Seq2[cha
 
 func newPool(t *testing.T, targets ...llm.Target) *llm.Pool {
 	t.Helper()
-	pool, err := llm.NewPool([]llm.Model{
+	pool, err := llm.NewPool(llm.Config{Models: []llm.Model{
 		{ID: "default", Name: "Default", Targets: []llm.Target{{ProviderID: "p0", Provider: &scripted{}, Model: "m0"}}},
 		{ID: "chosen", Name: "Chosen", Targets: targets},
-	})
+	}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,13 +129,14 @@ func TestThePoolsModels(t *testing.T) {
 
 func TestNewPoolNamesAllProblems(t *testing.T) {
 	target := []llm.Target{{ProviderID: "p", Provider: &scripted{}}}
-	_, err := llm.NewPool([]llm.Model{
+	log := slog.New(slog.DiscardHandler)
+	_, err := llm.NewPool(llm.Config{Models: []llm.Model{
 		{ID: "a", Targets: target},
 		{ID: "a", Targets: target},
 		{Targets: target},
 		{ID: "b"},
 		{ID: "c", Targets: []llm.Target{{ProviderID: "gone"}}},
-	})
+	}}, log)
 	if err == nil {
 		t.Fatal("no error")
 	}
@@ -145,7 +147,7 @@ func TestNewPoolNamesAllProblems(t *testing.T) {
 			t.Errorf("%q does not say %q", err, problem)
 		}
 	}
-	if _, err := llm.NewPool(nil); err == nil {
+	if _, err := llm.NewPool(llm.Config{}, log); err == nil {
 		t.Error("a pool without models")
 	}
 }

@@ -1,8 +1,10 @@
 package llm
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"text/template"
 
 	"github.com/parley-chat/parley/chat"
 )
@@ -16,6 +18,51 @@ const messageTokens = 4
 
 func cost(m chat.PromptMessage) int { return EstimateTokens(m.Text) + messageTokens }
 
+// EstimatePrompt guesses how many tokens a model makes of a whole prompt.
+func EstimatePrompt(prompt []chat.PromptMessage) int {
+	tokens := 0
+	for _, m := range prompt {
+		tokens += cost(m)
+	}
+	return tokens
+}
+
+// ParseSystemPrompt reads a system prompt as an operator writes it: text, in which {{.Metadata.plan}} stands for what
+// the session's metadata has under that name, or nothing (the language is that of text/template). Metadata is what an
+// app's client gave when it opened the session: the model should be told to trust it no more than the user.
+func ParseSystemPrompt(text string) (*template.Template, error) {
+	t, err := template.New("system prompt").Option("missingkey=zero").Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("system prompt: %w", err)
+	}
+	if _, err := execute(t, nil); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func execute(t *template.Template, metadata map[string]string) (string, error) {
+	var text strings.Builder
+	err := t.Execute(&text, struct{ Metadata map[string]string }{metadata})
+	if err != nil {
+		return "", fmt.Errorf("system prompt: %w", err)
+	}
+	return strings.TrimSpace(text.String()), nil
+}
+
+// Prompt makes what a model of the pool is asked of a session's conversation: see the function [Prompt]. Where the
+// model is not configured any more the system prompt is missing; asking it is model_not_found.
+func (p *Pool) Prompt(modelID string, metadata map[string]string, history []chat.Message) []chat.PromptMessage {
+	system := ""
+	if m := p.model(modelID); m != nil {
+		var err error
+		if system, err = execute(m.system, metadata); err != nil {
+			p.log.Error("a system prompt cannot be made", "model", modelID, "error", err)
+		}
+	}
+	return Prompt(system, history, p.history)
+}
+
 // Prompt makes what a model is asked of a conversation, which is given and returned oldest first. The system prompt,
 // unless empty, comes first.
 //
@@ -23,9 +70,10 @@ func cost(m chat.PromptMessage) int { return EstimateTokens(m.Text) + messageTok
 // Within it stand the newest turns, each whole: a user's message and all that follows up to the next one. The newest
 // user's message is always there, even where it alone exceeds the budget.
 //
-// Left out is what the model never said or the user took back: messages that are empty, failed or still streaming;
-// those that a later one replaces, and answers to these. What was cancelled or interrupted stays as far as it went. An
-// agent speaks as the assistant, with the agent's name before the text.
+// Left out is what the model never said, the user took back, or nobody may read: messages that are empty, failed or
+// still streaming; those that a later one replaces, and answers to these; and questions that were refused because of
+// their content, which would have every later one refused too. What was cancelled or interrupted stays as far as it
+// went. An agent speaks as the assistant, with the agent's name before the text.
 func Prompt(system string, history []chat.Message, budget int) []chat.PromptMessage {
 	var prompt []chat.PromptMessage
 	if system != "" {
@@ -56,16 +104,21 @@ func Prompt(system string, history []chat.Message, budget int) []chat.PromptMess
 
 // spoken returns the messages that belong into a prompt.
 func spoken(history []chat.Message) []chat.PromptMessage {
-	replaced := make(map[string]bool)
+	replaced, refused := make(map[string]bool), make(map[string]bool)
 	for _, m := range history {
 		if m.Replaces != "" {
 			replaced[m.Replaces] = true
 		}
 	}
+	for _, m := range history {
+		if m.Error != nil && m.Error.Code == chat.CodeContentFiltered && !replaced[m.ID] {
+			refused[m.ReplyTo] = true
+		}
+	}
 	var messages []chat.PromptMessage
 	for _, m := range history {
 		switch {
-		case replaced[m.ID], m.ReplyTo != "" && replaced[m.ReplyTo]:
+		case refused[m.ID], replaced[m.ID], m.ReplyTo != "" && replaced[m.ReplyTo]:
 		case m.Status == chat.StatusFailed, m.Status == chat.StatusStreaming:
 		case strings.TrimSpace(m.Text) == "":
 		default:
@@ -76,14 +129,15 @@ func spoken(history []chat.Message) []chat.PromptMessage {
 }
 
 func promptMessage(m chat.Message) chat.PromptMessage {
+	prompt := chat.PromptMessage{ID: m.ID, Role: m.Role, Text: m.Text, Unasked: m.Role == chat.RoleUser && m.AnswerID == ""}
 	if m.Role != chat.RoleAgent {
-		return chat.PromptMessage{Role: m.Role, Text: m.Text}
+		return prompt
 	}
-	text := m.Text
+	prompt.Role = chat.RoleAssistant
 	if m.Author != nil && m.Author.Name != "" {
-		text = m.Author.Name + ": " + text
+		prompt.Text = m.Author.Name + ": " + prompt.Text
 	}
-	return chat.PromptMessage{Role: chat.RoleAssistant, Text: text}
+	return prompt
 }
 
 // turnsOf parts messages before each user's message.

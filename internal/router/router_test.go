@@ -17,6 +17,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
+	"github.com/parley-chat/parley/internal/llm/llmtest"
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/session"
 	"github.com/parley-chat/parley/internal/store/storetest"
@@ -24,11 +25,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// models has two models, which say "yes" after a second.
+// models is a provider that says "yes" after a second.
 type models struct{}
 
-func (models) Has(id string) bool { return id == "m" || id == "n" }
-func (models) Default() string    { return "m" }
 func (models) Stream(ctx context.Context, _ chat.Request) iter.Seq2[chat.Chunk, error] {
 	return func(yield func(chat.Chunk, error) bool) {
 		select {
@@ -74,9 +73,9 @@ func newHouse(t *testing.T, cfg router.Config) *house {
 		t.Fatal(err)
 	}
 	h.sessions = session.NewManager(session.Config{
-		StreamTimeout: time.Minute, CheckpointInterval: time.Second, HistoryTokens: 1000,
-		IdleTimeout: time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute,
-	}, store, h.journal, models{}, log)
+		CheckpointInterval: time.Second,
+		IdleTimeout:        time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute,
+	}, store, h.journal, llmtest.NewPool(models{}, nil, "m", "n"), log)
 	h.Router = router.New(cfg, h.sessions, verifier{}, log)
 	return h
 }
@@ -318,7 +317,7 @@ func TestSecondConnectionReplacesTheFirst(t *testing.T) {
 		}
 		next.expect("SessionOpened MessageCreated MessageCreated")
 		time.Sleep(2 * time.Second)
-		next.expect("MessageDelta MessageCompleted")
+		next.expect("MessageDelta SessionUpdated MessageCompleted")
 		if next.conn.SessionID() != id {
 			t.Error("the old one's late end has unbound the new one")
 		}
@@ -518,7 +517,7 @@ func TestDrain(t *testing.T) {
 		if left := h.Drain(ctx); left != 0 {
 			t.Errorf("%d connections are left", left)
 		}
-		busy.expect("MessageDelta MessageCompleted")
+		busy.expect("MessageDelta SessionUpdated MessageCompleted")
 		if busy.code() != router.CloseRestart {
 			t.Errorf("the busy connection is closed with %d", busy.code())
 		}

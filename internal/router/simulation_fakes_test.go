@@ -115,9 +115,6 @@ type moodyModels struct {
 	calls atomic.Int64
 }
 
-func (*moodyModels) Has(id string) bool { return id == "m" || id == "n" }
-func (*moodyModels) Default() string    { return "m" }
-
 func (p *moodyModels) Stream(ctx context.Context, r chat.Request) iter.Seq2[chat.Chunk, error] {
 	question := ""
 	for _, m := range r.Messages {

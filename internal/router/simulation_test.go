@@ -16,6 +16,8 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
+	"github.com/parley-chat/parley/internal/llm"
+	"github.com/parley-chat/parley/internal/llm/llmtest"
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/session"
 )
@@ -84,10 +86,15 @@ func newWorld(t *testing.T, seed uint64) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	pool := llmtest.NewPool(w.models, func(c *llm.Config) {
+		for i := range c.Models {
+			c.Models[i].Targets[0].Timeouts.Stream = streamTimeout
+		}
+	}, "m", "n")
 	w.sessions = session.NewManager(session.Config{
-		StreamTimeout: streamTimeout, CheckpointInterval: time.Second, HistoryTokens: 1000,
-		IdleTimeout: idleTimeout, GracePeriod: gracePeriod, CleanupInterval: cleanupInterval, WarnThreshold: 10,
-	}, w.store, w.journal, w.models, log)
+		CheckpointInterval: time.Second,
+		IdleTimeout:        idleTimeout, GracePeriod: gracePeriod, CleanupInterval: cleanupInterval, WarnThreshold: 10,
+	}, w.store, w.journal, pool, log)
 	w.Router = router.New(router.Config{MaxConnectionsPerUser: devicesEach / 2}, w.sessions, w.clerk, log)
 	for i := range persons {
 		w.settle(fmt.Sprintf("user%d", i), "", devicesEach)

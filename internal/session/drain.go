@@ -83,6 +83,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.stop()
 	err := await(ctx, m.finished)
 	defer context.AfterFunc(ctx, m.giveUp)()
+	m.titles.Wait()
 	unsettled := m.settleAll()
 	m.cleanup.Wait()
 	m.giveUp()

@@ -173,7 +173,7 @@ func TestFullJournalFailsTheTurnAndBeginsANewEpoch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		small := session.NewManager(testConfig(), h.store, j, h.model, h.logger())
+		small := session.NewManager(testConfig(), h.store, j, h.model.pool(), h.logger())
 		defer func() {
 			if err := errors.Join(small.Close(context.Background()), j.Close()); err != nil {
 				t.Error(err)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
+	"github.com/parley-chat/parley/internal/llm"
+	"github.com/parley-chat/parley/internal/llm/llmtest"
 	"github.com/parley-chat/parley/internal/session"
 	"github.com/parley-chat/parley/internal/store/storetest"
 )
@@ -24,15 +26,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var alice = chat.Author{ID: "alice", Name: "Alice"}
 
-// model is a [session.Models] with one model, "m", that answers as a test tells it.
+// model is the provider of two models, "m" and "n", which answers as a test tells it.
 type model struct {
+	edit func(*llm.Config) // of the pool that it is in; may be nil
+
 	mu       sync.Mutex // guards the fields below
 	answer   func(ctx context.Context, r chat.Request) iter.Seq2[chat.Chunk, error]
 	requests []chat.Request
 }
 
-func (m *model) Has(id string) bool { return id == "m" || id == "n" }
-func (m *model) Default() string    { return "m" }
+func (m *model) pool() *llm.Pool { return llmtest.NewPool(m, m.edit, "m", "n") }
 
 func (m *model) Stream(ctx context.Context, r chat.Request) iter.Seq2[chat.Chunk, error] {
 	m.mu.Lock()
@@ -40,6 +43,11 @@ func (m *model) Stream(ctx context.Context, r chat.Request) iter.Seq2[chat.Chunk
 	answer := m.answer
 	m.mu.Unlock()
 	return answer(ctx, r)
+}
+
+// impatient gives a response no more than some time.
+func impatient(limit time.Duration) func(*llm.Config) {
+	return func(c *llm.Config) { c.Models[0].Targets[0].Timeouts.Stream = limit }
 }
 
 // nowAnswers has the model answer in another way.
@@ -116,8 +124,8 @@ type house struct {
 
 func testConfig() session.Config {
 	return session.Config{
-		StreamTimeout: 2 * time.Minute, CheckpointInterval: time.Second, HistoryTokens: 1000,
-		IdleTimeout: 15 * time.Minute, GracePeriod: 5 * time.Minute, CleanupInterval: time.Minute, WarnThreshold: 100,
+		CheckpointInterval: time.Second,
+		IdleTimeout:        15 * time.Minute, GracePeriod: 5 * time.Minute, CleanupInterval: time.Minute, WarnThreshold: 100,
 	}
 }
 
@@ -149,7 +157,7 @@ func openHouse(t testingT, store *storetest.Memory, m *model, dir string, edit f
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Manager = session.NewManager(cfg, store, h.journal, m, log)
+	h.Manager = session.NewManager(cfg, store, h.journal, m.pool(), log)
 	return h
 }
 

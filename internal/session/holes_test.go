@@ -75,7 +75,7 @@ func lossyHouse(t testingT, store *lossy, m *model, dir string, edit func(*sessi
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Manager = session.NewManager(cfg, store, h.journal, m, h.logger())
+	h.Manager = session.NewManager(cfg, store, h.journal, m.pool(), h.logger())
 	return h
 }
 
@@ -417,7 +417,7 @@ func TestNothingIsJournaledForASessionThatIsLost(t *testing.T) {
 		}
 		cfg := testConfig()
 		cfg.CheckpointInterval = time.Hour
-		h.Manager = session.NewManager(cfg, store, h.journal, m, h.logger())
+		h.Manager = session.NewManager(cfg, store, h.journal, m.pool(), h.logger())
 		defer h.close(t)
 		s, noise := h.create(t), h.create(t)
 		defer noise.Release()
@@ -540,7 +540,7 @@ func TestCrashAfterTheJournalFailed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		small := &house{Manager: session.NewManager(testConfig(), h.store, j, h.model, h.logger()), store: h.store, dir: dir, journal: j}
+		small := &house{Manager: session.NewManager(testConfig(), h.store, j, h.model.pool(), h.logger()), store: h.store, dir: dir, journal: j}
 		defer func() { _ = errors.Join(small.Close(context.Background()), j.Close()) }()
 		s := small.create(t)
 		defer s.Release()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
+	"github.com/parley-chat/parley/internal/llm/llmtest"
 	"github.com/parley-chat/parley/internal/store/storetest"
 )
 
@@ -49,8 +50,6 @@ func (o off) Stored(int64) {}
 
 type noModels struct{}
 
-func (noModels) Has(string) bool { return true }
-func (noModels) Default() string { return "m" }
 func (noModels) Stream(context.Context, chat.Request) iter.Seq2[chat.Chunk, error] {
 	return func(func(chat.Chunk, error) bool) {}
 }
@@ -64,7 +63,7 @@ func benchmarkToken(b *testing.B, mode string, sessions int) {
 		b.Fatal(err)
 	}
 	defer j.Close()
-	m := NewManager(Config{CleanupInterval: time.Hour, IdleTimeout: time.Hour}, store, j, noModels{}, log)
+	m := NewManager(Config{CleanupInterval: time.Hour, IdleTimeout: time.Hour}, store, j, llmtest.NewPool(noModels{}, nil, "m"), log)
 	defer m.Close(context.Background())
 
 	all := make([]*Session, sessions)

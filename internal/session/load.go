@@ -224,6 +224,9 @@ func (l *loading) closeResponses(ctx context.Context) error {
 		}
 		if m.Status == chat.StatusStreaming {
 			m.Status = chat.StatusInterrupted
+			if err := l.accountFor(ctx, &m); err != nil {
+				return err
+			}
 			if err := l.manager.store.UpdateMessage(ctx, l.record.ID, m); err != nil {
 				return storageError(fmt.Errorf("close an interrupted response: %w", err))
 			}
@@ -245,6 +248,9 @@ func (l *loading) closeResponse(ctx context.Context, msg *message) error {
 	switch {
 	case err == nil && row.Status != chat.StatusStreaming:
 		final = row
+		if err := l.accountFor(ctx, &final); err != nil {
+			return err
+		}
 	case err == nil || errors.Is(err, chat.ErrNotFound):
 		store := l.manager.store.UpdateMessage
 		if err != nil {
@@ -256,6 +262,9 @@ func (l *loading) closeResponse(ctx context.Context, msg *message) error {
 		if err != nil && slices.ContainsFunc(l.stored, func(m chat.Message) bool { return m.N == final.N }) {
 			final.N, msg.N = l.nextN, l.nextN // its own is taken, by a message that came late
 			l.nextN++
+		}
+		if err := l.accountFor(ctx, &final); err != nil {
+			return err
 		}
 		if err := store(ctx, l.record.ID, final); err != nil {
 			return storageError(fmt.Errorf("close a response: %w", err))

@@ -52,9 +52,10 @@ type item struct {
 
 // message is a message as the log holds it.
 type message struct {
-	chat.Message       // its Text and Reasoning are set once it is final, its Seq once the store has that
-	begin, last  int64 // the first and the last seq of it so far
-	unstored     bool  // a response whose end the store did not take yet
+	chat.Message                   // its Text and Reasoning are set once it is final, its Seq once the store has that
+	begin, last  int64             // the first and the last seq of it so far
+	unstored     bool              // a response whose end the store did not take yet
+	cost         *chat.UsageRecord // of it, that the store did not take yet either; nil: none
 
 	// Of a response, until it is compacted.
 	text, reasoning strings.Builder

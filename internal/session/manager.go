@@ -9,6 +9,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
+	"github.com/parley-chat/parley/internal/llm"
 )
 
 // storeTimeout bounds one operation of the store.
@@ -30,19 +31,27 @@ type Models interface {
 	chat.Provider
 	Has(id string) bool
 	Default() string
+
+	// Prompt makes what a model is asked of a session with this metadata.
+	Prompt(model string, metadata map[string]string, history []chat.Message) []chat.PromptMessage
+
+	// MaxOutputTokens is how long an answer of the model may be; 0: it has no limit of its own.
+	MaxOutputTokens(model string) int
+
+	// Account counts what a response of the model cost, and returns its price in millionths.
+	Account(model string, usage chat.Usage) (costMicros int64)
 }
 
 // Config is how sessions behave. Durations are positive.
 type Config struct {
-	StreamTimeout      time.Duration // of a whole response
 	CheckpointInterval time.Duration // between two savings of a response in progress
-	HistoryTokens      int           // of the conversation sent along
-	SystemPrompt       string
 	IdleTimeout        time.Duration // without need for so long: inactive
 	GracePeriod        time.Duration // inactive for so long: removed from memory
 	CleanupInterval    time.Duration
-	WarnThreshold      int // sessions in memory; 0: no warning
-	MaxResponseTimes   int // kept of each session; 0: none
+	WarnThreshold      int         // sessions in memory; 0: no warning
+	MaxResponseTimes   int         // kept of each session; 0: none
+	Budget             *llm.Budget // of each user; nil: none
+	TitleModel         string      // makes titles; empty: they are a conversation's first words
 }
 
 // Manager holds the sessions that are in memory and brings in others from the store. It is the glossary's
@@ -70,9 +79,11 @@ type Manager struct {
 	running  int
 	finished chan struct{} // closed when the last turn of a drain has ended
 
+	serving context.Context // ends with the cleanup
 	stop    context.CancelFunc
 	hurry   chan struct{} // holds a value where the cleanup is wanted soon
 	cleanup sync.WaitGroup
+	titles  sync.WaitGroup // being made; each is begun by a turn
 }
 
 // slot is a session's place in memory, also while it is being loaded, or leaves.
@@ -95,11 +106,10 @@ func NewManager(cfg Config, store chat.Store, j *journal.Journal, models Models,
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	m.storing, m.giveUp = context.WithCancel(context.Background())
-	ctx, stop := context.WithCancel(context.Background())
-	m.stop = stop
+	m.serving, m.stop = context.WithCancel(context.Background())
 	m.cleanup.Go(func() {
-		m.settleRecovered(ctx)
-		m.runCleanup(ctx)
+		m.settleRecovered(m.serving)
+		m.runCleanup(m.serving)
 	})
 	return m
 }

@@ -182,7 +182,6 @@ func (w *world) start(store *storetest.Memory) {
 		return nil
 	}}
 	w.h = lossyHouse(w.r, l, m, w.journalDir(), func(c *session.Config) {
-		c.StreamTimeout = 1000 * time.Hour
 		c.IdleTimeout, c.GracePeriod, c.CleanupInterval = 5*time.Second, 5*time.Second, time.Second
 		c.MaxResponseTimes = 3
 	})

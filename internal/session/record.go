@@ -185,15 +185,15 @@ func errBusy(cause error) error {
 }
 
 // checkpoint stores what the store does not know of the session yet: its record, how far its log has come, and the
-// places of its messages. A response in progress, and what comes after its beginning, is left to the journal. response
-// is that of the turn which has just ended; nil: there is none.
-func (s *Session) checkpoint(ctx context.Context, response *chat.ResponseTime) error {
+// places of its messages. A response in progress, and what comes after its beginning, is left to the journal. edit adds
+// to the record what the turn that has just ended makes of it; nil: none has.
+func (s *Session) checkpoint(ctx context.Context, edit func(*chat.Session)) error {
 	if err := s.lockRecord(ctx); err != nil {
 		return err
 	}
 	defer s.unlockRecord()
 	failed := s.storeEnds()
-	draft, places, changed := s.unstored(response)
+	draft, places, changed := s.unstored(edit)
 	if !changed {
 		return failed
 	}
@@ -221,7 +221,7 @@ func (s *Session) adopt(draft chat.Session, places []chat.Place, err error) {
 
 // unstored gives the record as it is to be stored, the places of messages that the store does not know, and whether
 // there is anything new in it.
-func (s *Session) unstored(response *chat.ResponseTime) (draft chat.Session, places []chat.Place, changed bool) {
+func (s *Session) unstored(edit func(*chat.Session)) (draft chat.Session, places []chat.Place, changed bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	draft = s.record
@@ -233,11 +233,11 @@ func (s *Session) unstored(response *chat.ResponseTime) (draft chat.Session, pla
 	if s.lastMessage.After(draft.LastActiveAt) {
 		draft.LastActiveAt = s.lastMessage
 	}
-	if response != nil {
-		draft.ResponseTimes = chat.AddResponseTime(draft.ResponseTimes, *response, s.manager.cfg.MaxResponseTimes)
+	if edit != nil {
+		edit(&draft)
 	}
 	places = s.log.unplaced(draft.LogEnd)
-	changed = response != nil || len(places) > 0 || draft.LogEnd > s.record.LogEnd ||
+	changed = edit != nil || len(places) > 0 || draft.LogEnd > s.record.LogEnd ||
 		draft.LastActiveAt.After(s.record.LastActiveAt)
 	return draft, places, changed
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/parley-chat/parley/chat"
-	"github.com/parley-chat/parley/internal/session"
+	"github.com/parley-chat/parley/internal/llm"
 	"github.com/parley-chat/parley/internal/store/storetest"
 )
 
@@ -49,8 +49,8 @@ func TestTurnIsStoredAndStreamed(t *testing.T) {
 
 func TestSecondTurnKnowsTheFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &model{answer: says(0, "blue")}
-		h := newHouse(t, storetest.NewMemory(), m, func(c *session.Config) { c.SystemPrompt = "be brief" })
+		m := &model{answer: says(0, "blue"), edit: func(c *llm.Config) { c.Models[0].SystemPrompt = "be brief" }}
+		h := newHouse(t, storetest.NewMemory(), m, nil)
 		defer h.close(t)
 		s := h.create(t)
 		send(t, s, "q1", "my colour is blue")
@@ -100,7 +100,7 @@ func TestEndingsOfATurn(t *testing.T) {
 		{"error", &model{answer: breaks(rejected, "so far")}, chat.StatusFailed, chat.CodeLLMRejected, "so far"},
 		{"unknown error", &model{answer: breaks(errors.New("password=x"), "a")}, chat.StatusFailed, chat.CodeInternal, "a"},
 		{"cut off without an end mark", &model{answer: breaks(nil, "so", " far")}, chat.StatusFailed, chat.CodeLLMUnavailable, "so far"},
-		{"hung", &model{answer: hangs}, chat.StatusFailed, chat.CodeLLMTimeout, "well"},
+		{"hung", &model{answer: hangs, edit: impatient(time.Minute)}, chat.StatusFailed, chat.CodeLLMTimeout, "well"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -133,7 +133,8 @@ func TestEndingsOfATurn(t *testing.T) {
 
 func TestR08_2_TimeoutCancelsTheRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, storetest.NewMemory(), &model{answer: hangs}, func(c *session.Config) { c.StreamTimeout = 7 * time.Second })
+		m := &model{answer: hangs, edit: impatient(7 * time.Second)}
+		h := newHouse(t, storetest.NewMemory(), m, nil)
 		defer h.close(t)
 		s := h.create(t)
 		start := time.Now()
@@ -585,6 +586,9 @@ func TestFinishedMessageGivesUpItsDeltas(t *testing.T) {
 		h := newHouse(t, storetest.NewMemory(), &model{answer: says(time.Second, "a", "b", "c", "d")}, nil)
 		defer h.close(t)
 		s := h.create(t)
+		if err := s.Update(t.Context(), new("letters"), nil); err != nil { // so that it gets no title later
+			t.Fatal(err)
+		}
 		r := newReader(t, s)
 		send(t, s, "q", "hi")
 		time.Sleep(2500 * time.Millisecond)

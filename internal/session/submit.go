@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/llm"
 )
 
 // submission is a message on its way into the store. The same one submitted again meanwhile waits for it.
@@ -19,8 +20,18 @@ func (s *Session) Send(ctx context.Context, author chat.Author, role chat.Role, 
 	if again, err := s.findOlder(author, cmd); again != nil || err != nil {
 		return again, err
 	}
+	var grant *llm.Grant
+	if role == chat.RoleUser && s.isForModel(cmd.MessageID) {
+		var err error
+		if grant, err = s.grant(ctx, cmd.Text); err != nil {
+			return s.refuse(author, cmd, err)
+		}
+	}
 	for {
-		a, err := s.admit(author, role, cmd)
+		a, err := s.admit(author, role, cmd, grant)
+		if a.turn == nil && a.wait == nil {
+			grant.Settle(chat.Usage{}) // nothing is asked
+		}
 		switch {
 		case err != nil || a.again != nil:
 			return a.again, err
@@ -28,9 +39,30 @@ func (s *Session) Send(ctx context.Context, author chat.Author, role chat.Role, 
 			return s.submit(a.message, a.turn, a.submission)
 		}
 		if err := await(ctx, a.wait); err != nil {
+			grant.Settle(chat.Usage{})
 			return nil, err
 		}
 	}
+}
+
+// isForModel reports whether a user's message would be one that a model is asked to answer.
+func (s *Session) isForModel(messageID string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, held := s.log.messages[messageID]
+	_, coming := s.submissions[messageID]
+	return !held && !coming && s.record.AssistedBy == nil
+}
+
+// refuse gives the error for a message that cannot be answered now, unless the store has it: then it was answered.
+func (s *Session) refuse(author chat.Author, cmd chat.SendMessage, cause error) (*chat.Event, error) {
+	ctx, cancel := s.manager.storeContext()
+	defer cancel()
+	stored, err := s.manager.store.Message(ctx, s.id, cmd.MessageID)
+	if err != nil || stored.Seq == 0 {
+		return nil, cause
+	}
+	return s.repeat(&stored, stored.Seq, author, cmd.Text)
 }
 
 // findOlder looks for a message among those that are in the store only, before it would be refused, or interrupt
@@ -81,7 +113,9 @@ type admission struct {
 }
 
 // admit decides on a message, and reserves what it needs.
-func (s *Session) admit(author chat.Author, role chat.Role, cmd chat.SendMessage) (a admission, err error) {
+func (s *Session) admit(
+	author chat.Author, role chat.Role, cmd chat.SendMessage, grant *llm.Grant,
+) (a admission, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(); err != nil {
@@ -109,7 +143,7 @@ func (s *Session) admit(author chat.Author, role chat.Role, cmd chat.SendMessage
 		CreatedAt: chat.Now(), Author: &author, Replaces: cmd.Replaces,
 	}
 	if answered {
-		if a.turn, err = s.reserveTurn(cmd.MessageID, ""); err != nil {
+		if a.turn, err = s.reserveTurn(cmd.MessageID, "", grant); err != nil {
 			return a, err
 		}
 		a.message.AnswerID = a.turn.answer.ID
@@ -267,18 +301,26 @@ func (s *Session) takeN() int64 {
 
 // Retry answers the last user message anew. The new response replaces the last one that the message got.
 func (s *Session) Retry(ctx context.Context, interrupt bool) error {
+	grant, err := s.grant(ctx, "")
+	if err != nil {
+		return err
+	}
 	for {
-		wait, err := s.tryRetry(interrupt)
-		if err != nil || wait == nil {
-			return err
+		wait, err := s.tryRetry(interrupt, grant)
+		if err == nil && wait == nil {
+			return nil
 		}
-		if err := await(ctx, wait); err != nil {
+		if err == nil {
+			err = await(ctx, wait)
+		}
+		if err != nil {
+			grant.Settle(chat.Usage{})
 			return err
 		}
 	}
 }
 
-func (s *Session) tryRetry(interrupt bool) (wait <-chan struct{}, err error) {
+func (s *Session) tryRetry(interrupt bool, grant *llm.Grant) (wait <-chan struct{}, err error) {
 	s.change(func() {
 		if err = s.usable(); err != nil {
 			return
@@ -306,7 +348,7 @@ func (s *Session) tryRetry(interrupt bool) (wait <-chan struct{}, err error) {
 			replaces = answer.ID
 		}
 		var t *turn
-		if t, err = s.reserveTurn(question.ID, replaces); err == nil {
+		if t, err = s.reserveTurn(question.ID, replaces, grant); err == nil {
 			s.startTurn(t)
 		}
 	})

@@ -4,18 +4,19 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm"
+	"github.com/parley-chat/parley/internal/llm/upstream"
 )
 
 // The causes for which a turn's context ends.
 var (
 	errCancelled = errors.New("the response was cancelled")
-	errTimeout   = errors.New("the response took longer than llm.stream_timeout")
 	errShutdown  = errors.New("the server is shutting down")
 	errLost      = errors.New("the session was given up")
 )
@@ -27,6 +28,7 @@ type turn struct {
 	ctx     context.Context
 	done    chan struct{} // closed when the response is completed, or was never begun
 	answer  chat.Message  // as it begins
+	grant   *llm.Grant    // of the user's budget; nil: there is none
 
 	msg *message // in the log, from the start of the turn on; guarded by the session's lock
 
@@ -35,17 +37,19 @@ type turn struct {
 	firstToken time.Duration
 	finish     chat.FinishReason
 	usage      *chat.Usage
+	prompt     []chat.PromptMessage
+	state      string // what the provider wants to be kept with the session
 }
 
 // reserveTurn makes the turn that will answer a message; until it is started or abandoned no other can begin, and a
-// drain waits for it. The lock is held.
-func (s *Session) reserveTurn(replyTo, replaces string) (*turn, error) {
+// drain waits for it. grant is what it may cost; without an error the turn settles it. The lock is held.
+func (s *Session) reserveTurn(replyTo, replaces string, grant *llm.Grant) (*turn, error) {
 	if !s.manager.beginTurn() {
 		return nil, errDraining()
 	}
 	ctx, cancel := context.WithCancelCause(s.manager.ctx)
 	s.turn = &turn{
-		session: s, ctx: ctx, cancel: cancel, done: make(chan struct{}),
+		session: s, ctx: ctx, cancel: cancel, done: make(chan struct{}), grant: grant,
 		answer: chat.Message{
 			ID: chat.NewID(), N: s.takeN(), Role: chat.RoleAssistant, Status: chat.StatusStreaming,
 			Model: s.record.Model, ReplyTo: replyTo, Replaces: replaces,
@@ -65,6 +69,7 @@ func (s *Session) startTurn(t *turn) {
 // abandonTurn gives up a turn that was reserved and not started. The lock is held.
 func (s *Session) abandonTurn(t *turn) {
 	t.cancel(nil)
+	t.grant.Settle(chat.Usage{})
 	s.turn = nil
 	close(t.done)
 	s.manager.endTurn()
@@ -91,30 +96,23 @@ func (t *turn) run() {
 	err := t.stream()
 	close(stop)
 	saver.Wait()
+	if inserted { // else the store has other worries
+		t.nameByWords(err)
+	}
 	t.complete(err, inserted)
 }
 
 // stream asks the model and appends what it answers. It returns nil for a whole answer only.
 func (t *turn) stream() error {
-	s := t.session
-	ctx, cancel := context.WithTimeoutCause(t.ctx, s.manager.cfg.StreamTimeout, errTimeout)
-	defer cancel()
-	s.mu.RLock()
-	history := s.log.history()
-	s.mu.RUnlock()
-	request := chat.Request{
-		SessionID: s.id,
-		Model:     t.answer.Model,
-		Messages:  llm.Prompt(s.manager.cfg.SystemPrompt, history, s.manager.cfg.HistoryTokens),
-	}
-	if cause := context.Cause(ctx); cause != nil {
+	request := t.request()
+	if cause := context.Cause(t.ctx); cause != nil {
 		return cause // before anybody was asked
 	}
-	for chunk, err := range s.manager.models.Stream(ctx, request) {
+	for chunk, err := range t.session.manager.models.Stream(t.ctx, request) {
 		if chunk.Provider != "" {
 			t.answeredBy(chunk.Provider)
 		}
-		switch cause := context.Cause(ctx); {
+		switch cause := context.Cause(t.ctx); {
 		case t.finish != "" && (cause != nil || err != nil):
 			return nil // the answer is whole; only its usage is not known
 		case cause != nil:
@@ -124,7 +122,7 @@ func (t *turn) stream() error {
 		}
 		t.take(chunk)
 	}
-	switch cause := context.Cause(ctx); {
+	switch cause := context.Cause(t.ctx); {
 	case t.finish != "":
 		return nil
 	case cause != nil:
@@ -134,12 +132,36 @@ func (t *turn) stream() error {
 	}
 }
 
+// request is what the model is asked.
+func (t *turn) request() chat.Request {
+	s := t.session
+	s.mu.RLock()
+	history, record := s.log.history(), s.record
+	s.mu.RUnlock()
+	t.prompt = s.manager.models.Prompt(t.answer.Model, record.Metadata, history)
+	request := chat.Request{
+		SessionID: s.id,
+		UserID:    record.UserID,
+		MessageID: t.answer.ID,
+		Model:     t.answer.Model,
+		Messages:  t.prompt,
+		States:    record.ProviderStates,
+	}
+	if t.grant != nil {
+		request.Parameters.MaxOutputTokens = t.grant.MaxOutputTokens
+	}
+	return request
+}
+
 func (t *turn) take(c chat.Chunk) {
 	if c.FinishReason != "" {
 		t.finish = c.FinishReason
 	}
 	if c.Usage != nil {
 		t.usage = c.Usage
+	}
+	if c.State != "" {
+		t.state = c.State
 	}
 	if c.Text == "" && c.Reasoning == "" {
 		return
@@ -231,10 +253,14 @@ func (t *turn) complete(err error, inserted bool) {
 	final := t.msg.whole()
 	s.mu.RUnlock()
 	final.Status, final.FinishReason, final.Error = t.outcome(err)
-	final.Usage = t.usage
+	final.Usage = t.spent(final)
 	final.FirstTokenMS, final.DurationMS = milliseconds(t.firstToken), milliseconds(time.Since(t.started))
 
+	record := t.account(final)
 	failed := t.store(final, inserted)
+	if failed == nil {
+		failed = s.addUsage(record)
+	}
 	if failed != nil {
 		t.log().Error("storing a response failed: the journal has it until the storage takes it", "error", failed)
 	}
@@ -242,7 +268,9 @@ func (t *turn) complete(err error, inserted bool) {
 	s.change(func() {
 		if lost = s.lost != nil; !lost {
 			s.addCompleted(t.msg, final)
-			t.msg.unstored = failed != nil
+			if failed != nil {
+				t.msg.unstored, t.msg.cost = true, record
+			}
 			s.lastMessage = chat.Now()
 		}
 		s.turn = nil
@@ -252,7 +280,8 @@ func (t *turn) complete(err error, inserted bool) {
 		s.manager.remove(s)
 		return
 	}
-	t.checkpoint(chat.ResponseTime{FirstTokenMS: final.FirstTokenMS, TotalMS: final.DurationMS})
+	t.checkpoint(final)
+	t.nameByModel(final)
 	first, total := s.ResponseTimes()
 	t.log().Debug("a response has ended", "status", final.Status, "first_token_ms", final.FirstTokenMS,
 		"duration_ms", final.DurationMS, "responses", total.Count, "first_token_p50_ms", first.P50,
@@ -260,14 +289,31 @@ func (t *turn) complete(err error, inserted bool) {
 }
 
 // checkpoint stores how far the session has come, now that the response is over.
-func (t *turn) checkpoint(took chat.ResponseTime) {
+func (t *turn) checkpoint(final chat.Message) {
 	s := t.session
 	err := s.awaitWritten(s.manager.storing)
 	if err == nil {
-		err = s.checkpoint(s.manager.storing, &took)
+		err = s.checkpoint(s.manager.storing, func(draft *chat.Session) { t.addTo(draft, final) })
 	}
 	if err != nil {
 		t.log().Warn("storing how far a session has come failed", "error", err)
+	}
+}
+
+// addTo adds to the session's record what the response makes of it.
+func (t *turn) addTo(draft *chat.Session, final chat.Message) {
+	draft.ResponseTimes = chat.AddResponseTime(draft.ResponseTimes,
+		chat.ResponseTime{FirstTokenMS: final.FirstTokenMS, TotalMS: final.DurationMS}, t.session.manager.cfg.MaxResponseTimes)
+	if final.Usage != nil {
+		draft.Usage = draft.Usage.Add(*final.Usage)
+	}
+	if t.state != "" && draft.ProviderStates[final.Provider] != t.state {
+		states := maps.Clone(draft.ProviderStates) // others may read it
+		if states == nil {
+			states = make(map[string]string)
+		}
+		states[final.Provider] = t.state
+		draft.ProviderStates = states
 	}
 }
 
@@ -323,9 +369,15 @@ func (s *Session) storeEnd(msg *message) error {
 	if err != nil {
 		return storageError(err)
 	}
+	s.mu.RLock()
+	cost := msg.cost
+	s.mu.RUnlock()
+	if err := s.addUsage(cost); err != nil {
+		return storageError(err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	msg.unstored = false
+	msg.unstored, msg.cost = false, nil
 	return nil
 }
 
@@ -340,13 +392,18 @@ func (t *turn) outcome(err error) (chat.Status, chat.FinishReason, *chat.Error) 
 		return chat.StatusInterrupted, "", nil
 	case errors.Is(err, errLost):
 		return chat.StatusFailed, "", chat.NewError(chat.CodeStorageUnavailable, "the answer could not be shown any further")
-	case errors.Is(err, errTimeout):
-		t.log().Warn("a response timed out", "error", err)
-		return chat.StatusFailed, "", chat.NewError(chat.CodeLLMTimeout, "the model took too long to answer")
-	default:
-		t.log().Warn("a response failed", "error", err)
-		return chat.StatusFailed, "", chat.AsError(err)
 	}
+	shown := chat.AsError(err)
+	if shown.Code == chat.CodeLLMTimeout {
+		limit := ""
+		if timeout, ok := errors.AsType[*upstream.Timeout](err); ok {
+			limit = timeout.Limit
+		}
+		t.log().Warn("a response timed out", "limit", limit, "error", err)
+	} else {
+		t.log().Warn("a response failed", "code", string(shown.Code), "error", err)
+	}
+	return chat.StatusFailed, "", shown
 }
 
 // log is for what happens to this response.

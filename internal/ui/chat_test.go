@@ -146,7 +146,7 @@ func TestPageFollowsTheAnswerUnlessTheReaderScrollsUp(t *testing.T) {
 func TestPageSaysWhyAnAnswerFailed(t *testing.T) {
 	server := newFakeServer(t, func(turn *fakeTurn, _ string) {
 		turn.delta("Let me")
-		turn.endAs("failed", len("Let me"), frame{"code": "llm_timeout", "message": "timeout", "retryable": true})
+		turn.fail("llm_timeout")
 	})
 	b := uitest.Open(t)
 	b.Visit(server.link("ada"))
@@ -201,7 +201,7 @@ func TestPageKeepsTheConversationsOfUsersApart(t *testing.T) {
 func TestPageGetsAnewWhatDoesNotHaveItsLength(t *testing.T) {
 	server := newFakeServer(t, func(turn *fakeTurn, _ string) {
 		turn.delta("naïve")
-		turn.endAs("complete", len("naïve")+1, nil)
+		turn.endAs(frame{"status": "complete", "length": len("naïve") + 1})
 	})
 	b := uitest.Open(t)
 	b.Visit(server.link("ada"))

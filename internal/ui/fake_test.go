@@ -1,6 +1,7 @@
 package ui_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,8 +39,11 @@ type fakeServer struct {
 	mu       sync.Mutex // guards the fields below
 	sessions map[string]*fakeSession
 	conns    map[*fakeConn]bool
-	refusing bool    // upgrades are refused
-	received []frame // from clients, pings left out
+	refusing bool     // upgrades are refused
+	holding  bool     // no session is opened
+	held     []func() // would open the sessions
+	models   []frame  // as the list has them; nil: there is no list to be had
+	received []frame  // from clients, pings left out
 	waiting  []chan struct{}
 	nextID   int
 }
@@ -58,10 +63,12 @@ func newFakeServer(t *testing.T, answer func(turn *fakeTurn, question string)) *
 	s := &fakeServer{
 		t: t, patience: patience, answer: answer, closed: make(chan struct{}),
 		sessions: map[string]*fakeSession{}, conns: map[*fakeConn]bool{},
+		models: []frame{{"id": "eliza", "name": "Eliza", "default": true}},
 	}
 	mux := http.NewServeMux()
 	// Everything stands below a prefix: a page with an absolute URL in it would not work.
 	mux.HandleFunc("GET /chat/ws", s.serveWebSocket)
+	mux.HandleFunc("GET /chat/api/v1/models", s.serveModels)
 	mux.Handle("/chat/", http.StripPrefix("/chat", ui.New(ui.Options{Verify: func(token string) error {
 		if strings.HasPrefix(token, "expired.") {
 			return errors.New("expired")
@@ -86,6 +93,34 @@ func (s *fakeServer) link(user string) string {
 func fakeToken(kind, user string) string {
 	claims, _ := json.Marshal(frame{"sub": user, "exp": 4102444800})
 	return kind + "." + base64.RawURLEncoding.EncodeToString(claims) + ".c2ln"
+}
+
+func (s *fakeServer) serveModels(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.models == nil:
+		http.Error(w, "there is no list", http.StatusBadGateway)
+	case !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer valid."):
+		http.Error(w, "no token", http.StatusUnauthorized)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(frame{"items": s.models}) // It fails where the page has gone.
+	}
+}
+
+// offer sets the models, each an ID and a name; the first is the default. Without any there is no list to be had.
+func (s *fakeServer) offer(models ...[2]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.models = nil
+	for i, m := range models {
+		s.models = append(s.models, frame{"id": m[0], "name": m[1], "default": i == 0})
+	}
+}
+
+func (s *fakeServer) has(model string) bool {
+	return slices.ContainsFunc(s.models, func(m frame) bool { return m["id"] == model })
 }
 
 func (s *fakeServer) serveWebSocket(w http.ResponseWriter, r *http.Request) {
@@ -146,9 +181,15 @@ func (s *fakeServer) handle(c *fakeConn, f frame) {
 	s.received = append(s.received, f)
 	switch kind {
 	case "session.open":
+		if s.holding {
+			s.held = append(s.held, func() { s.open(c, f) })
+			return
+		}
 		s.open(c, f)
 	case "message.send":
 		c.session.send(f["message_id"].(string), f["text"].(string))
+	case "session.update":
+		s.update(c, f)
 	case "response.cancel":
 		if turn := c.session.turn; turn != nil {
 			close(turn.cancelled)
@@ -160,17 +201,28 @@ func (s *fakeServer) handle(c *fakeConn, f frame) {
 	}
 }
 
-func (s *fakeServer) open(c *fakeConn, f frame) {
-	id, _ := f["session_id"].(string)
-	session := s.sessions[id]
-	if id != "" && session == nil {
-		c.write(frame{"type": "error", "ref": f["ref"], "error": frame{
-			"code": "session_not_found", "message": "there is no such session", "retryable": false,
-		}})
+func (s *fakeServer) update(c *fakeConn, f frame) {
+	model, _ := f["model"].(string)
+	if !s.has(model) {
+		c.fail(f, "model_not_found", "there is no such model")
 		return
 	}
-	if session == nil {
-		session = s.addSession()
+	c.session.update(frame{"model": model})
+}
+
+func (s *fakeServer) open(c *fakeConn, f frame) {
+	id, _ := f["session_id"].(string)
+	model, _ := f["model"].(string)
+	session := s.sessions[id]
+	switch {
+	case id != "" && session == nil:
+		c.fail(f, "session_not_found", "there is no such session")
+		return
+	case id == "" && model != "" && !s.has(model):
+		c.fail(f, "model_not_found", "there is no such model")
+		return
+	case session == nil:
+		session = s.addSession(model)
 	}
 	for other := range s.conns {
 		if other != c && other.session == session {
@@ -198,12 +250,15 @@ func (s *fakeServer) open(c *fakeConn, f frame) {
 	session.follow(c)
 }
 
-func (s *fakeServer) addSession() *fakeSession {
+func (s *fakeServer) addSession(model string) *fakeSession {
+	if model == "" && len(s.models) > 0 {
+		model = s.models[0]["id"].(string)
+	}
 	s.nextID++
 	id := fmt.Sprintf("SESSION%d", s.nextID)
 	now := stamp(time.Now())
 	session := &fakeSession{server: s, id: id, epoch: "e1", fields: frame{
-		"id": id, "title": "", "model": "eliza", "status": "active", "created_at": now, "last_active_at": now,
+		"id": id, "title": "", "model": cmp.Or(model, "eliza"), "status": "active", "created_at": now, "last_active_at": now,
 		"help_requested": false,
 	}}
 	s.sessions[id] = session
@@ -237,6 +292,24 @@ func (s *fakeServer) notify(f frame) {
 	for c := range s.conns {
 		c.write(f)
 	}
+}
+
+// hold keeps the answers to session.open back, or lets them go.
+func (s *fakeServer) hold(holding bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holding = holding
+	for _, open := range s.held {
+		open()
+	}
+	s.held = nil
+}
+
+// change changes fields of a session, as somebody else would.
+func (s *fakeServer) change(session string, fields frame) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions[session].update(fields)
 }
 
 func (s *fakeServer) refuse(refusing bool) {
@@ -282,6 +355,11 @@ func (s *fakeServer) await(kind string, n int) frame {
 			s.t.Fatalf("waiting for %d frames of type %s: %v", n, kind, s.patience.Err())
 		}
 	}
+}
+
+// fail refuses a frame for good.
+func (c *fakeConn) fail(f frame, code, message string) {
+	c.write(frame{"type": "error", "ref": f["ref"], "error": frame{"code": code, "message": message, "retryable": false}})
 }
 
 func (c *fakeConn) write(f frame) {

@@ -2,7 +2,10 @@ package ui_test
 
 import (
 	"fmt"
+	"maps"
 	"time"
+
+	"github.com/parley-chat/parley/chat"
 )
 
 // fakeSession is a log, and what the log amounts to.
@@ -119,7 +122,7 @@ func (session *fakeSession) begin(question *fakeMessage, replaces string) {
 	session.server.nextID++
 	fields := frame{
 		"id": fmt.Sprintf("answer%d", session.server.nextID), "role": "assistant", "text": "", "status": "streaming",
-		"model": "eliza", "created_at": stamp(time.Now()), "reply_to": question.fields["id"],
+		"model": session.fields["model"], "created_at": stamp(time.Now()), "reply_to": question.fields["id"],
 	}
 	if replaces != "" {
 		fields["replaces"] = replaces
@@ -132,6 +135,14 @@ func (session *fakeSession) begin(question *fakeMessage, replaces string) {
 		defer s.wg.Done()
 		s.answer(turn, question.fields["text"].(string))
 	}()
+}
+
+// update changes fields of the session.
+func (session *fakeSession) update(changes frame) {
+	maps.Copy(session.fields, changes)
+	f := frame{"type": "session.updated"}
+	maps.Copy(f, changes)
+	session.append(f)
 }
 
 // delta adds to the answer's text.
@@ -152,21 +163,33 @@ func (turn *fakeTurn) grow(kind, text string) {
 	turn.message.lastSeq = turn.session.append(f)
 }
 
-// end completes the answer.
-func (turn *fakeTurn) end(status string) {
-	turn.endAs(status, len(turn.message.fields["text"].(string)), nil)
+// title gives the session a title.
+func (turn *fakeTurn) title(title string) {
+	turn.session.server.mu.Lock()
+	defer turn.session.server.mu.Unlock()
+	turn.session.update(frame{"title": title})
 }
 
-func (turn *fakeTurn) endAs(status string, length int, failure frame) {
+// end completes the answer.
+func (turn *fakeTurn) end(status string) { turn.endAs(frame{"status": status}) }
+
+// fail ends the answer with an error.
+func (turn *fakeTurn) fail(code string) {
+	turn.endAs(frame{"status": "failed", "error": frame{
+		"code": code, "message": code, "retryable": chat.Code(code).Retryable(),
+	}})
+}
+
+// endAs completes the answer with fields of message.completed. The length is that of the text, unless it is given.
+func (turn *fakeTurn) endAs(end frame) {
 	turn.session.server.mu.Lock()
 	defer turn.session.server.mu.Unlock()
 	turn.session.turn = nil
-	turn.message.fields["status"] = status
+	maps.Copy(turn.message.fields, end)
 	f := frame{
-		"type": "message.completed", "message_id": turn.message.fields["id"], "status": status, "length": length,
+		"type": "message.completed", "message_id": turn.message.fields["id"],
+		"length": len(turn.message.fields["text"].(string)),
 	}
-	if failure != nil {
-		f["error"], turn.message.fields["error"] = failure, failure
-	}
+	maps.Copy(f, end)
 	turn.message.lastSeq = turn.session.append(f)
 }

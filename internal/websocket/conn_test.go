@@ -20,6 +20,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
+	"github.com/parley-chat/parley/internal/llm/llmtest"
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/session"
 	"github.com/parley-chat/parley/internal/store/storetest"
@@ -27,11 +28,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// models has one model, which answers with the last message's text, a thousand times.
+// models is a provider that answers with the last message's text, a thousand times.
 type models struct{}
 
-func (models) Has(id string) bool { return id == "m" }
-func (models) Default() string    { return "m" }
 func (models) Stream(_ context.Context, r chat.Request) iter.Seq2[chat.Chunk, error] {
 	return func(yield func(chat.Chunk, error) bool) {
 		for range 1000 {
@@ -72,9 +71,9 @@ func newHouse(t testing.TB) *house {
 		t.Fatal(err)
 	}
 	h.sessions = session.NewManager(session.Config{
-		StreamTimeout: time.Minute, CheckpointInterval: time.Second, HistoryTokens: 1000,
-		IdleTimeout: time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute,
-	}, store, h.journal, models{}, log)
+		CheckpointInterval: time.Second,
+		IdleTimeout:        time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute,
+	}, store, h.journal, llmtest.NewPool(models{}, nil, "m"), log)
 	h.router = router.New(router.Config{}, h.sessions, verifier{}, log)
 	h.Handler = New(Config{
 		MaxMessageBytes: 1000, PingInterval: 25 * time.Second, PongTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,

@@ -18,9 +18,12 @@ type Problem struct {
 	Field  string    `json:"field,omitempty"`
 }
 
-// WriteProblem answers a request with e. 429 and 503 carry Retry-After (RFC 9110 §10.2.3), at least one second.
-func WriteProblem(w http.ResponseWriter, e *chat.Error) {
-	status := HTTPStatus(e.Code)
+// WriteProblem answers a request with e, under the status of its code.
+func WriteProblem(w http.ResponseWriter, e *chat.Error) { WriteProblemStatus(w, HTTPStatus(e.Code), e) }
+
+// WriteProblemStatus answers a request with e, under a status that is more exact than that of its code. 429 and 503
+// carry Retry-After (RFC 9110 §10.2.3), at least one second.
+func WriteProblemStatus(w http.ResponseWriter, status int, e *chat.Error) {
 	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
 		seconds := max(1, int(math.Ceil(e.RetryAfter.Seconds())))
 		w.Header().Set("Retry-After", strconv.Itoa(seconds))

@@ -1,11 +1,10 @@
 package llmtest
 
 import (
+	"compress/gzip"
 	"context"
-	"encoding/json"
-	"fmt"
+	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -35,48 +34,88 @@ func piece(i int) string {
 	return " " + word(i)
 }
 
-// Usage returns the usage that an answer of n words to the request reports: every word is a token.
-func (r Request) Usage(n int) (input, output int) {
-	for _, m := range r.Messages {
-		input += len(strings.Fields(m.Content))
-	}
-	return input, n
-}
+// Detail stands in every error that a script gives. It must never reach a client.
+const Detail = "scripted failure in cluster-7"
 
-// exchange is one request being answered.
-type exchange struct {
-	handler *Handler
-	w       http.ResponseWriter
-	ctx     context.Context // ends when the client leaves or the handler is closed
-	request Request
+var scripts = map[string]func(*exchange){
+	"echo":       (*exchange).echo,
+	"words":      func(e *exchange) { e.answer(stop) },
+	"paced":      (*exchange).paced,
+	"gate":       (*exchange).gate,
+	"reasoning":  (*exchange).reason,
+	"length":     func(e *exchange) { e.answer(length) },
+	"filter":     func(e *exchange) { e.answer(filter) },
+	"refusal":    func(e *exchange) { e.answer(refusal) },
+	"pause":      func(e *exchange) { e.app = workflow; e.answer(pause) },
+	"sequence":   func(e *exchange) { e.answer(sequence) },
+	"window":     func(e *exchange) { e.answer(window) },
+	"crlf":       func(e *exchange) { e.eol = "\r\n"; e.answer(stop) },
+	"cr":         func(e *exchange) { e.eol = "\r"; e.answer(stop) },
+	"comments":   func(e *exchange) { e.interleave(e.comment) },
+	"pings":      func(e *exchange) { e.interleave(e.ping) },
+	"bytes":      func(e *exchange) { e.byBytes = true; e.answer(stop) },
+	"escaped":    func(e *exchange) { e.escaped = true; e.answer(stop) },
+	"gzip":       (*exchange).compress,
+	"line":       func(e *exchange) { e.line(e.n) },
+	"unmetered":  func(e *exchange) { e.unmetered = true; e.answer(stop) },
+	"bare":       func(e *exchange) { e.words(); e.finish(stop) },
+	"unfinished": func(e *exchange) { e.words(); e.end() },
+	"linger":     func(e *exchange) { e.words(); e.finish(stop); e.stall() },
+	"agent":      func(e *exchange) { e.app = agent; e.answer(stop) },
+	"new-agent":  func(e *exchange) { e.app = newAgent; e.answer(stop) },
+	"workflow":   func(e *exchange) { e.app = workflow; e.answer(stop) },
 
-	n        int           // the script's number
-	interval time.Duration // the script's interval
-	eol      string
-	byBytes  bool
+	"tools":            func(e *exchange) { e.start(); e.toolCall(); e.conclude(tools) },
+	"tools-after":      func(e *exchange) { e.words(); e.toolCall(); e.conclude(tools) },
+	"hang":             (*exchange).stall,
+	"stall-after":      func(e *exchange) { e.words(); e.stall() },
+	"pings-after":      (*exchange).pingOnly,
+	"end-after":        (*exchange).words,
+	"cut-after":        func(e *exchange) { e.words(); panic(http.ErrAbortHandler) },
+	"reset-after":      func(e *exchange) { e.words(); e.reset() },
+	"error-after":      func(e *exchange) { e.words(); e.fault(false) },
+	"overloaded-after": func(e *exchange) { e.words(); e.fault(true) },
+	"workflow-failed":  func(e *exchange) { e.app = workflow; e.words(); e.fault(false) },
+	"garbage-after":    func(e *exchange) { e.words(); e.garbage() },
+	"huge-line":        func(e *exchange) { e.line(2 << 20) },
+	"flood":            (*exchange).flood,
+
+	"status":      (*exchange).status,
+	"retry-after": func(e *exchange) { e.retryAfter(e.n); e.fail(http.StatusTooManyRequests) },
+	"flaky":       (*exchange).flaky,
+	"refused":     func(e *exchange) { e.refuse(http.StatusBadRequest, "content_filter", Detail) },
+	"html":        (*exchange).page,
+	"json":        func(e *exchange) { e.refuse(http.StatusOK, "scripted", Detail) },
+	"redirect":    (*exchange).redirect,
 }
 
 // perform answers the request as the name of its model says.
-func (h *Handler) perform(w http.ResponseWriter, r *http.Request, request Request) {
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(h.closed, cancel)()
+func (e *exchange) perform() {
+	e.ctx, e.cancel = context.WithCancelCause(e.r.Context())
+	defer e.cancel(nil)
+	defer context.AfterFunc(e.handler.closed, func() { e.cancel(nil) })()
 
-	name, args := split(request.Model)
-	script, ok := scripts[name]
-	if !ok {
-		writeError(w, http.StatusNotFound, "the model "+request.Model+" does not exist", "model_not_found")
+	if !e.admit() {
 		return
 	}
-	e := &exchange{handler: h, w: w, ctx: ctx, request: request, n: 10, interval: 20 * time.Millisecond, eol: "\n"}
+	name, args := split(e.request.Model)
+	script, ok := scripts[name]
+	if !ok {
+		e.refuse(http.StatusNotFound, "model_not_found", "the model "+e.request.Model+" does not exist")
+		return
+	}
 	for _, arg := range args {
 		if n, err := strconv.Atoi(arg); err == nil {
 			e.n = n
+			e.numbers = append(e.numbers, n)
 		} else if d, err := time.ParseDuration(arg); err == nil {
 			e.interval = d
 		}
 	}
 	script(e)
+	if errors.Is(context.Cause(e.ctx), errStopped) {
+		e.end()
+	}
 }
 
 // split parts a model's name, such as paced-50-20ms, into the script and what begins with a digit after it.
@@ -89,56 +128,44 @@ func split(model string) (script string, args []string) {
 	return strings.Join(parts[:end], "-"), parts[end:]
 }
 
-var scripts = map[string]func(*exchange){
-	"echo":       (*exchange).echo,
-	"words":      func(e *exchange) { e.words(); e.end("stop") },
-	"paced":      (*exchange).paced,
-	"gate":       (*exchange).gate,
-	"reasoning":  (*exchange).reasoning,
-	"length":     func(e *exchange) { e.words(); e.end("length") },
-	"filter":     func(e *exchange) { e.words(); e.end("content_filter") },
-	"tools":      func(e *exchange) { e.start(); e.end("tool_calls") },
-	"crlf":       func(e *exchange) { e.eol = "\r\n"; e.words(); e.end("stop") },
-	"cr":         func(e *exchange) { e.eol = "\r"; e.words(); e.end("stop") },
-	"comments":   (*exchange).comments,
-	"bytes":      func(e *exchange) { e.byBytes = true; e.words(); e.end("stop") },
-	"bare":       func(e *exchange) { e.words(); e.choice(delta{}, "stop") },
-	"unfinished": func(e *exchange) { e.words(); e.event("[DONE]") },
-	"linger":     func(e *exchange) { e.words(); e.choice(delta{}, "stop"); e.stall() },
-
-	"hang":          (*exchange).stall,
-	"stall-after":   func(e *exchange) { e.words(); e.stall() },
-	"end-after":     (*exchange).words,
-	"cut-after":     func(e *exchange) { e.words(); panic(http.ErrAbortHandler) },
-	"reset-after":   func(e *exchange) { e.words(); e.reset() },
-	"error-after":   (*exchange).fail,
-	"garbage-after": func(e *exchange) { e.words(); e.event(`{"choices":[{"delta":{"content":`) },
-	"huge-line":     func(e *exchange) { e.start(); e.text(strings.Repeat("x", 2<<20)); e.end("stop") },
-	"flood":         (*exchange).flood,
-
-	"status":   (*exchange).status,
-	"refused":  func(e *exchange) { writeError(e.w, http.StatusBadRequest, Detail, "content_filter") },
-	"html":     func(e *exchange) { e.page("text/html", "<h1>Welcome to the proxy</h1>") },
-	"json":     func(e *exchange) { e.page("application/json", `{"error":{"message":"`+Detail+`"}}`) },
-	"redirect": (*exchange).redirect,
+// number returns the script's i-th number, from 0.
+func (e *exchange) number(i, otherwise int) int {
+	if i < len(e.numbers) {
+		return e.numbers[i]
+	}
+	return otherwise
 }
 
-// Detail stands in every error that a script gives. It must never reach a client.
-const Detail = "scripted failure in cluster-7"
+func (e *exchange) words() {
+	e.start()
+	for i := 0; i < e.n && e.ctx.Err() == nil; i++ {
+		e.text(piece(i))
+	}
+}
+
+func (e *exchange) answer(why reason) {
+	e.words()
+	e.conclude(why)
+}
+
+// conclude gives the finish reason, the usage and the end mark.
+func (e *exchange) conclude(why reason) {
+	e.finish(why)
+	e.usage()
+	e.end()
+}
 
 func (e *exchange) echo() {
 	e.start()
 	for i := len(e.request.Messages) - 1; i >= 0; i-- {
 		if m := e.request.Messages[i]; m.Role == "user" {
-			pieces := strings.SplitAfter(m.Content, " ")
-			e.n = len(pieces)
-			for _, piece := range pieces {
+			for _, piece := range strings.SplitAfter(m.Content, " ") {
 				e.text(piece)
 			}
 			break
 		}
 	}
-	e.end("stop")
+	e.conclude(stop)
 }
 
 func (e *exchange) paced() {
@@ -153,7 +180,7 @@ func (e *exchange) paced() {
 			return
 		}
 	}
-	e.end("stop")
+	e.conclude(stop)
 }
 
 func (e *exchange) gate() {
@@ -164,32 +191,63 @@ func (e *exchange) gate() {
 		}
 		e.text(piece(i))
 	}
-	e.end("stop")
+	e.conclude(stop)
 }
 
-func (e *exchange) reasoning() {
+func (e *exchange) reason() {
 	e.start()
 	for i := range e.n {
-		e.choice(delta{Reasoning: piece(i)}, "")
+		e.reasoning(piece(i))
 	}
 	for i := range e.n {
 		e.text(piece(i))
 	}
-	e.end("stop")
+	e.conclude(stop)
 }
 
-func (e *exchange) comments() {
+// interleave writes something before every word.
+func (e *exchange) interleave(something func()) {
 	e.start()
 	for i := range e.n {
-		e.write(": PROCESSING" + e.eol + e.eol)
+		something()
 		e.text(piece(i))
 	}
-	e.end("stop")
+	e.conclude(stop)
 }
 
-func (e *exchange) fail() {
+// comment sends what OpenRouter keeps connections open with.
+func (e *exchange) comment() { e.write(": PROCESSING" + e.eol + e.eol) }
+
+func (e *exchange) compress() {
+	if strings.Contains(e.r.Header.Get("Accept-Encoding"), "gzip") {
+		e.w.Header().Set("Content-Encoding", "gzip")
+		e.zip = gzip.NewWriter(e.w)
+		defer e.zip.Close()
+	}
+	e.answer(stop)
+}
+
+// line sends an event with size bytes of text.
+func (e *exchange) line(size int) {
+	e.start()
+	e.text(strings.Repeat("x", size))
+	e.conclude(stop)
+}
+
+func (e *exchange) stall() { <-e.ctx.Done() }
+
+func (e *exchange) pingOnly() {
 	e.words()
-	e.event(`{"error":{"message":"` + Detail + `","type":"server_error","code":"overloaded"}}`)
+	ticker := time.NewTicker(e.interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			e.ping()
+		case <-e.ctx.Done():
+			return
+		}
+	}
 }
 
 func (e *exchange) flood() {
@@ -200,106 +258,34 @@ func (e *exchange) flood() {
 	}
 }
 
-func (e *exchange) stall() { <-e.ctx.Done() }
-
-// reset closes the connection with RST: what lies in its buffers is thrown away.
-func (e *exchange) reset() {
-	conn, _, err := http.NewResponseController(e.w).Hijack()
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		tcp.SetLinger(0)
-	}
-	conn.Close()
-}
-
 func (e *exchange) status() {
 	if e.n == http.StatusTooManyRequests || e.n == http.StatusServiceUnavailable {
-		e.w.Header().Set("Retry-After", "7")
+		e.retryAfter(7)
 	}
-	if e.n < 200 || e.n > 599 {
-		e.n = http.StatusInternalServerError
-	}
-	// Some providers repeat the key in what they say about it.
-	writeError(e.w, e.n, Detail+" for "+e.request.Authorization, "scripted")
+	e.fail(e.n)
 }
 
-func (e *exchange) page(contentType, body string) {
-	e.w.Header().Set("Content-Type", contentType)
-	io.WriteString(e.w, body)
+func (e *exchange) retryAfter(seconds int) { e.w.Header().Set("Retry-After", strconv.Itoa(seconds)) }
+
+func (e *exchange) flaky() {
+	failures, code := e.number(0, 1), e.number(1, http.StatusInternalServerError)
+	switch {
+	case e.attempt > failures:
+		e.n = e.number(2, 10)
+		e.answer(stop)
+	case code == 0:
+		e.reset()
+	default:
+		e.fail(code)
+	}
+}
+
+func (e *exchange) page() {
+	e.w.Header().Set("Content-Type", "text/html")
+	io.WriteString(e.w, "<h1>Welcome to the proxy</h1>")
 }
 
 func (e *exchange) redirect() {
-	e.w.Header().Set("Location", "/chat/completions")
+	e.w.Header().Set("Location", e.request.Path)
 	e.w.WriteHeader(http.StatusTemporaryRedirect)
-}
-
-// delta is what a chunk adds to the answer.
-type delta struct {
-	Role      string  `json:"role,omitempty"`
-	Content   *string `json:"content,omitempty"`
-	Reasoning string  `json:"reasoning_content,omitempty"`
-}
-
-func (e *exchange) start() {
-	e.w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-	e.w.WriteHeader(http.StatusOK)
-	e.choice(delta{Role: "assistant", Content: new(string)}, "")
-}
-
-func (e *exchange) words() {
-	e.start()
-	for i := 0; i < e.n && e.ctx.Err() == nil; i++ {
-		e.text(piece(i))
-	}
-}
-
-func (e *exchange) text(text string) { e.choice(delta{Content: &text}, "") }
-
-// end gives the finish reason, the usage if it was asked for, and [DONE].
-func (e *exchange) end(reason string) {
-	e.choice(delta{}, reason)
-	if e.request.StreamOptions.IncludeUsage {
-		input, output := e.request.Usage(e.n)
-		e.chunk(fmt.Sprintf(`"choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}`,
-			input, output, input+output))
-	}
-	e.event("[DONE]")
-}
-
-func (e *exchange) choice(d delta, finishReason string) {
-	reason := "null"
-	if finishReason != "" {
-		reason = `"` + finishReason + `"`
-	}
-	added, _ := json.Marshal(d) // strings only: cannot fail
-	e.chunk(`"choices":[{"index":0,"delta":` + string(added) + `,"finish_reason":` + reason + `}]`)
-}
-
-func (e *exchange) chunk(rest string) {
-	e.event(`{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1760000000,"model":` +
-		strconv.Quote(e.request.Model) + `,` + rest + `}`)
-}
-
-func (e *exchange) event(data string) { e.write("data: " + data + e.eol + e.eol) }
-
-// write sends s at once. That the client has left is seen by the context, so errors say nothing new.
-func (e *exchange) write(s string) {
-	size := len(s)
-	if e.byBytes {
-		size = 1
-	}
-	flusher := http.NewResponseController(e.w)
-	for len(s) > 0 {
-		io.WriteString(e.w, s[:size])
-		flusher.Flush()
-		s = s[size:]
-	}
-}
-
-func writeError(w http.ResponseWriter, status int, message, code string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(map[string]any{"error": map[string]string{"message": message, "code": code}})
 }

@@ -1,9 +1,12 @@
 package openai
 
 import (
+	"cmp"
 	"encoding/json"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/llm/jsonscan"
+	"github.com/parley-chat/parley/internal/llm/upstream"
 )
 
 // wireChunk is what is read of an event, a chat.completion.chunk of the API reference.
@@ -45,17 +48,75 @@ func (c *errorCode) UnmarshalJSON(data []byte) error {
 
 // decode reads one event. What it does not know it passes over: providers add fields and kinds of chunks as they like.
 func (p *Provider) decode(data []byte) (chat.Chunk, error) {
+	if chunk, ok := decodeDelta(data); ok {
+		return chunk, nil
+	}
+	return p.decodeAny(data)
+}
+
+// deltaPaths are all that [Provider.decodeAny] reads, but for the code, which only counts beside an error.
+var deltaPaths = jsonscan.NewPaths("choices.0.delta.content", "choices.0.delta.reasoning_content",
+	"choices.0.delta.reasoning", "choices.0.finish_reason", "choices.1",
+	"usage", "usage.prompt_tokens", "usage.completion_tokens", "error", "object")
+
+// What is found at deltaPaths, in their order.
+const (
+	atContent = iota
+	atReasoningContent
+	atReasoning
+	atFinishReason
+	atSecondChoice
+	atUsage
+	atPromptTokens
+	atCompletionTokens
+	atError
+	atObject
+	deltaValues
+)
+
+// decodeDelta reads an event that only carries text or reasoning on, as nearly all do, without encoding/json. It
+// returns false for an error, a finish reason, and wherever it is not sure that [Provider.decodeAny] gives the same.
+func decodeDelta(data []byte) (chat.Chunk, bool) {
+	var found [deltaValues][]byte
+	if !deltaPaths.Scan(data, found[:]) || found[atSecondChoice] != nil || !jsonscan.IsNull(found[atError]) {
+		return chat.Chunk{}, false
+	}
+	switch string(found[atObject]) {
+	case "", "null", `""`, `"chat.completion.chunk"`: // "" is Azure
+	default:
+		return chat.Chunk{}, false
+	}
+	text, ok1 := jsonscan.String(found[atContent])
+	reasoningContent, ok2 := jsonscan.String(found[atReasoningContent])
+	reasoning, ok3 := jsonscan.String(found[atReasoning])
+	finishReason, ok4 := jsonscan.String(found[atFinishReason])
+	if !ok1 || !ok2 || !ok3 || !ok4 || finishReason != "" {
+		return chat.Chunk{}, false
+	}
+	chunk := chat.Chunk{Text: text, Reasoning: cmp.Or(reasoningContent, reasoning)}
+	if jsonscan.IsNull(found[atUsage]) {
+		return chunk, true
+	}
+	// vLLM has it on every chunk where it is set to continuous_usage_stats.
+	input, ok1 := jsonscan.Int(found[atPromptTokens])
+	output, ok2 := jsonscan.Int(found[atCompletionTokens])
+	chunk.Usage = &chat.Usage{InputTokens: input, OutputTokens: output}
+	return chunk, ok1 && ok2
+}
+
+// decodeAny reads any event, with encoding/json.
+func (p *Provider) decodeAny(data []byte) (chat.Chunk, error) {
 	var wire wireChunk
 	if err := json.Unmarshal(data, &wire); err != nil {
-		return chat.Chunk{}, garbled.WithCause(p.quote(err.Error(), data))
+		return chat.Chunk{}, upstream.Garbled.WithCause(p.client.Quote(err.Error(), data))
 	}
 	if len(wire.Error) > 0 && string(wire.Error) != "null" {
 		var body wireError
 		_ = json.Unmarshal(wire.Error, &body) // Ollama's is a string and has no code
-		return chat.Chunk{}, failure(body.Code).WithCause(p.quote("error event", data))
+		return chat.Chunk{}, failure(body.Code).WithCause(p.client.Quote("error event", data))
 	}
 	if wire.Object == "error" { // older vLLM: the event is the error itself
-		return chat.Chunk{}, failure(wire.Code).WithCause(p.quote("error event", data))
+		return chat.Chunk{}, failure(wire.Code).WithCause(p.client.Quote("error event", data))
 	}
 
 	var chunk chat.Chunk
@@ -81,9 +142,9 @@ func (p *Provider) decode(data []byte) (chat.Chunk, error) {
 	case "content_filter":
 		chunk.FinishReason = chat.FinishContentFilter
 	case "tool_calls", "function_call":
-		return chat.Chunk{}, toolCall
+		return chat.Chunk{}, upstream.ToolCall
 	case "error", "abort": // OpenRouter and vLLM, where the answer broke on their side
-		return chat.Chunk{}, cutOff.WithCause(p.quote("finish reason "+choice.FinishReason, data))
+		return chat.Chunk{}, upstream.CutOff.WithCause(p.client.Quote("finish reason "+choice.FinishReason, data))
 	default: // stop, and what others call it
 		chunk.FinishReason = chat.FinishStop
 	}

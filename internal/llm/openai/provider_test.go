@@ -34,8 +34,8 @@ func codeOf(err error) chat.Code {
 func usage(n int) *chat.Usage { return &chat.Usage{InputTokens: 3, OutputTokens: n} }
 
 func TestAnswers(t *testing.T) {
-	upstream := llmtest.NewServer(t)
-	p := newProvider(t, upstream.BaseURL)
+	fake := llmtest.NewServer(t)
+	p := newProvider(t, fake.BaseURL)
 	tests := []struct {
 		model string
 		want  answer
@@ -65,8 +65,8 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
-	upstream := llmtest.NewServer(t)
-	p := newProvider(t, upstream.BaseURL)
+	fake := llmtest.NewServer(t)
+	p := newProvider(t, fake.BaseURL)
 	tests := []struct {
 		model string
 		text  string // what came before the fault
@@ -153,8 +153,8 @@ func TestTheCauseIsBounded(t *testing.T) {
 }
 
 func TestRequest(t *testing.T) {
-	upstream := llmtest.NewServer(t)
-	p := newProvider(t, upstream.BaseURL+"/")
+	fake := llmtest.NewServer(t)
+	p := newProvider(t, fake.BaseURL+"/")
 	request := chat.Request{Model: "words-1", Messages: []chat.PromptMessage{
 		{Role: chat.RoleSystem, Text: "Be brief."},
 		{Role: chat.RoleUser, Text: "Hi <b>&\u2028"},
@@ -166,7 +166,7 @@ func TestRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	requests := upstream.Requests()
+	requests := fake.Requests()
 	if len(requests) != 1 {
 		t.Fatalf("%d requests", len(requests))
 	}
@@ -186,21 +186,20 @@ func TestRequest(t *testing.T) {
 }
 
 func TestNoKeyNoHeader(t *testing.T) {
-	upstream := llmtest.NewServer(t)
-	p := openai.New(openai.Config{BaseURL: upstream.BaseURL})
-	t.Cleanup(func() { p.Close() })
+	fake := llmtest.NewServer(t)
+	p := open(t, openai.Config{BaseURL: fake.BaseURL})
 	if _, err := ask(t, p, "words-1"); err != nil {
 		t.Fatal(err)
 	}
-	if got := upstream.Requests()[0].Authorization; got != "" {
+	if got := fake.Requests()[0].Authorization; got != "" {
 		t.Errorf("Authorization: %q", got)
 	}
 }
 
 func TestRedirectsAreNotFollowed(t *testing.T) {
-	upstream := llmtest.NewServer(t)
-	ask(t, newProvider(t, upstream.BaseURL), "redirect")
-	if n := len(upstream.Requests()); n != 1 {
+	fake := llmtest.NewServer(t)
+	ask(t, newProvider(t, fake.BaseURL), "redirect")
+	if n := len(fake.Requests()); n != 1 {
 		t.Errorf("%d requests, want 1", n)
 	}
 }
@@ -220,12 +219,12 @@ func TestNobodyListens(t *testing.T) {
 func TestTheEndOfTheContextIsTheLastPair(t *testing.T) {
 	for model, after := range map[string]string{"hang": "", "stall-after-3": llmtest.Text(3), "gate-3": ""} {
 		t.Run(model, func(t *testing.T) {
-			upstream := llmtest.NewServer(t)
-			p := newProvider(t, upstream.BaseURL)
+			fake := llmtest.NewServer(t)
+			p := newProvider(t, fake.BaseURL)
 			ctx, cancel := context.WithCancelCause(t.Context())
 			defer cancel(nil)
 			go func() { // ends with the request that it waits for
-				if after == "" && upstream.Await(ctx, llmtest.Counts{Requests: 1}) == nil {
+				if after == "" && fake.Await(ctx, llmtest.Counts{Requests: 1}) == nil {
 					cancel(errors.New("stopped by the user"))
 				}
 			}()
@@ -243,7 +242,7 @@ func TestTheEndOfTheContextIsTheLastPair(t *testing.T) {
 			if !errors.Is(last, context.Canceled) || text != after {
 				t.Errorf("got %q, %v; want %q, %v", text, last, after, context.Canceled)
 			}
-			if err := upstream.Await(t.Context(), llmtest.Counts{Cancelled: 1}); err != nil {
+			if err := fake.Await(t.Context(), llmtest.Counts{Cancelled: 1}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -262,8 +261,8 @@ func TestADeadlineIsReturnedAsItIs(t *testing.T) {
 }
 
 func TestLeavingTheLoopEndsTheRequest(t *testing.T) {
-	upstream := llmtest.NewServer(t)
-	p := newProvider(t, upstream.BaseURL)
+	fake := llmtest.NewServer(t)
+	p := newProvider(t, fake.BaseURL)
 	for chunk, err := range p.Stream(t.Context(), chat.Request{Model: "stall-after-1"}) {
 		if err != nil {
 			t.Fatal(err)
@@ -272,7 +271,7 @@ func TestLeavingTheLoopEndsTheRequest(t *testing.T) {
 			break
 		}
 	}
-	if err := upstream.Await(t.Context(), llmtest.Counts{Cancelled: 1}); err != nil {
+	if err := fake.Await(t.Context(), llmtest.Counts{Cancelled: 1}); err != nil {
 		t.Error(err)
 	}
 }
@@ -296,19 +295,16 @@ func inMemory(t *testing.T, handler http.Handler) (*openai.Provider, *atomic.Int
 	listener := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	server := &http.Server{Handler: handler}
 	go server.Serve(listener)
-	p := openai.New(openai.Config{ID: "upstream", BaseURL: "http://upstream"})
+	t.Cleanup(func() { server.Close() })
 	var dialled atomic.Int32
-	p.DialWith(func(context.Context, string, string) (net.Conn, error) {
+	config := openai.Config{BaseURL: "http://upstream"}
+	config.Dial = func(context.Context, string, string) (net.Conn, error) {
 		dialled.Add(1)
 		ours, theirs := net.Pipe()
 		listener.conns <- theirs
 		return ours, nil
-	})
-	t.Cleanup(func() {
-		p.Close()
-		server.Close()
-	})
-	return p, &dialled
+	}
+	return open(t, config), &dialled
 }
 
 type pipeListener struct {
@@ -357,29 +353,4 @@ func TestAnErrorThatNeverEnds(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-}
-
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, time.January, 1, 12, 0, 0, 0, time.UTC)
-	tests := []struct {
-		header string
-		want   time.Duration
-	}{
-		{"", 0},
-		{"0", 0},
-		{"7", 7 * time.Second},
-		{"-7", 0},
-		{"1.5", 0},
-		{"soon", 0},
-		{"86400", time.Hour},
-		{"99999999999999999999", 0},
-		{"Thu, 01 Jan 2026 12:00:30 GMT", 30 * time.Second},
-		{"Thu, 01 Jan 2026 11:00:00 GMT", 0},
-		{"Fri, 02 Jan 2026 12:00:00 GMT", time.Hour},
-	}
-	for _, test := range tests {
-		if got := openai.RetryAfter(test.header, now); got != test.want {
-			t.Errorf("%q: got %s, want %s", test.header, got, test.want)
-		}
-	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm/openai"
+	"github.com/parley-chat/parley/internal/llm/upstream"
 )
 
 // answer is all that a stream gave.
@@ -48,7 +49,16 @@ func ask(t *testing.T, p *openai.Provider, model string) (answer, error) {
 
 // newProvider returns a provider that is closed when the test ends, and before the servers that the test started.
 func newProvider(t *testing.T, baseURL string) *openai.Provider {
-	p := openai.New(openai.Config{ID: "upstream", BaseURL: baseURL, APIKey: key})
+	t.Helper()
+	return open(t, openai.Config{Config: upstream.Config{ID: "upstream", APIKey: key}, BaseURL: baseURL})
+}
+
+func open(t *testing.T, config openai.Config) *openai.Provider {
+	t.Helper()
+	p, err := openai.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { p.Close() })
 	return p
 }

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/parley-chat/parley/chat"
 )
 
 // A message's text in the benchmarks: about a paragraph.
@@ -48,8 +51,7 @@ func BenchmarkLast50Of100000(b *testing.B) {
 	if err := s.submit(b.Context(), func(tx *sql.Tx) error {
 		_, err := tx.Exec(`
 			WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i < 999)
-			INSERT INTO sessions SELECT 'b' || i, '', '', '', '', 0, 0, NULL, 0, '', '', NULL,
-				'', '', 0, NULL FROM numbers`)
+			` + insertEmptySessions + `SELECT 'b' || i, '', '', '', '', 0, 0, 0, '', '' FROM numbers`)
 		if err != nil {
 			return err
 		}
@@ -65,6 +67,29 @@ func BenchmarkLast50Of100000(b *testing.B) {
 		messages, err := s.Messages(b.Context(), "b500", 0, 50)
 		if err != nil || len(messages) != 50 {
 			b.Fatalf("read %d messages, error %v", len(messages), err)
+		}
+	}
+}
+
+// BenchmarkSumUsageOfUser sums the last day of one user, of whom there is a year, in a store of 100 users with 3,650
+// responses each: what a budget asks before a turn.
+func BenchmarkSumUsageOfUser(b *testing.B) {
+	s := openWithSession(b)
+	const hour = 60 * 60 * 1000
+	if err := s.submit(b.Context(), func(tx *sql.Tx) error {
+		_, err := tx.Exec(`
+			WITH RECURSIVE numbers (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i < 364999)
+			INSERT INTO usage SELECT 'u' || (i % 100), i / 100 * ?, 's' || (i % 100), 'm' || i, 'eliza', 300, 200, 0, 40
+				FROM numbers`, 24*hour/10)
+		return err
+	}); err != nil {
+		b.Fatal(err)
+	}
+	lastDay := chat.UsageFilter{UserID: "u50", From: time.UnixMilli(364 * 24 * hour)}
+	for b.Loop() {
+		sums, err := s.SumUsage(b.Context(), lastDay)
+		if err != nil || len(sums) != 1 || sums[0].Responses != 10 {
+			b.Fatalf("got %+v, error %v", sums, err)
 		}
 	}
 }

@@ -11,20 +11,22 @@ import (
 
 // sessionDocument is a session as its row holds it. It shares no memory with the session.
 type sessionDocument struct {
-	id, userID    string
-	title, model  string
-	status        chat.SessionStatus
-	createdAt     int64
-	lastActiveAt  int64
-	assistedBy    sql.NullString
-	helpRequested bool
-	helpReason    string
-	endReason     chat.EndReason
-	metadata      sql.NullString
-	owner, epoch  string
-	logEnd        int64
-	changed       int64
-	responseTimes sql.NullString
+	id, userID     string
+	title, model   string
+	status         chat.SessionStatus
+	createdAt      int64
+	lastActiveAt   int64
+	assistedBy     sql.NullString
+	helpRequested  bool
+	helpReason     string
+	endReason      chat.EndReason
+	metadata       sql.NullString
+	owner, epoch   string
+	logEnd         int64
+	changed        int64
+	responseTimes  sql.NullString
+	usage          sql.NullString
+	providerStates sql.NullString
 }
 
 // sessionToDocument serialises a session under the lock that guards it: all of it is read before View returns.
@@ -52,7 +54,13 @@ func sessionToDocument(view chat.SessionView) (d sessionDocument, err error) {
 		if d.metadata, err = encode(session.Metadata); err != nil {
 			return
 		}
-		d.responseTimes, err = encode(session.ResponseTimes)
+		if d.responseTimes, err = encode(session.ResponseTimes); err != nil {
+			return
+		}
+		if d.usage, err = encode(session.Usage); err != nil {
+			return
+		}
+		d.providerStates, err = encode(session.ProviderStates)
 	})
 	return d, err
 }
@@ -81,6 +89,12 @@ func (d *sessionDocument) session() (chat.Session, error) {
 	}
 	if err := decode(d.responseTimes, &session.ResponseTimes); err != nil {
 		return chat.Session{}, fmt.Errorf("response_times: %w", err)
+	}
+	if err := decode(d.usage, &session.Usage); err != nil {
+		return chat.Session{}, fmt.Errorf("usage: %w", err)
+	}
+	if err := decode(d.providerStates, &session.ProviderStates); err != nil {
+		return chat.Session{}, fmt.Errorf("provider_states: %w", err)
 	}
 	return session, nil
 }

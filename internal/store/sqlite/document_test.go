@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -28,8 +29,11 @@ func (l *lockedSession) View(f func(*chat.Session)) {
 	lent.AssistedBy = &author
 	times := slices.Clone(l.session.ResponseTimes)
 	lent.ResponseTimes = times
+	states := maps.Clone(l.session.ProviderStates)
+	lent.ProviderStates = states
 	f(&lent)
 	clear(times)
+	clear(states)
 	author = chat.Author{ID: "overwritten", Name: "overwritten"}
 	lent = chat.Session{ID: "overwritten", AssistedBy: &author}
 }
@@ -42,13 +46,17 @@ func (l *lockedSession) set(value int64) {
 	l.session.AssistedBy.ID = l.session.Title
 	l.session.LogEnd = value
 	l.session.ResponseTimes[0] = chat.ResponseTime{FirstTokenMS: value, TotalMS: value}
+	l.session.Usage = chat.Usage{InputTokens: int(value), OutputTokens: int(value)}
+	l.session.ProviderStates["p1"] = l.session.Title
 }
 
 func newLockedSession() *lockedSession {
 	return &lockedSession{session: chat.Session{
 		ID: "s1", Title: "title", Model: "model", Status: chat.SessionStatusActive, AssistedBy: &chat.Author{ID: "a1"},
 		Claim: chat.Claim{Owner: "owner", Epoch: "epoch"}, LogEnd: 7,
-		ResponseTimes: []chat.ResponseTime{{FirstTokenMS: 1, TotalMS: 2}},
+		ResponseTimes:  []chat.ResponseTime{{FirstTokenMS: 1, TotalMS: 2}},
+		Usage:          chat.Usage{InputTokens: 3, OutputTokens: 4, Estimated: true},
+		ProviderStates: map[string]string{"p1": "state"},
 	}}
 }
 
@@ -69,7 +77,9 @@ func TestR10_2_SerializationReadsAllUnderTheLock(t *testing.T) {
 	}
 	if d.id != "s1" || d.title != "title" || d.assistedBy.String != `{"id":"a1","name":""}` ||
 		d.owner != "owner" || d.epoch != "epoch" || d.logEnd != 7 ||
-		d.responseTimes.String != `[{"first_token_ms":1,"total_ms":2}]` {
+		d.responseTimes.String != `[{"first_token_ms":1,"total_ms":2}]` ||
+		d.usage.String != `{"input_tokens":3,"output_tokens":4,"estimated":true}` ||
+		d.providerStates.String != `{"p1":"state"}` {
 		t.Errorf("read after the lock was released: %+v", d)
 	}
 }
@@ -121,7 +131,9 @@ func TestR10_5_ConcurrentSerializationsSeeWholeSessions(t *testing.T) {
 			}
 			if d.model != d.title || strconv.FormatInt(d.logEnd, 10) != d.title ||
 				d.assistedBy.String != `{"id":"`+d.title+`","name":""}` ||
-				d.responseTimes.String != `[{"first_token_ms":`+d.title+`,"total_ms":`+d.title+`}]` {
+				d.responseTimes.String != `[{"first_token_ms":`+d.title+`,"total_ms":`+d.title+`}]` ||
+				d.usage.String != `{"input_tokens":`+d.title+`,"output_tokens":`+d.title+`}` ||
+				d.providerStates.String != `{"p1":"`+d.title+`"}` {
 				t.Errorf("read from several moments: %+v", d)
 			}
 		})

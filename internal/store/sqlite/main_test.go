@@ -14,6 +14,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// insertEmptySessions begins a statement that a SELECT completes; it gives only what no column has a default for.
+const insertEmptySessions = `INSERT INTO sessions (id, user_id, title, model, status, created_at, last_active_at,
+	help_requested, help_reason, end_reason) `
+
 // openStore opens a store that is closed when the test ends.
 func openStore(tb testing.TB, path string) *Store {
 	tb.Helper()

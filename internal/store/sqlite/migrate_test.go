@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"database/sql"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -13,10 +14,10 @@ import (
 	"github.com/parley-chat/parley/chat"
 )
 
-// version1File makes the file that testdata/version1.sql describes.
-func version1File(t *testing.T) (path string) {
+// oldFile makes the file that a dump in testdata describes.
+func oldFile(t *testing.T, dump string) (path string) {
 	t.Helper()
-	dump, err := os.ReadFile(filepath.Join("testdata", "version1.sql"))
+	statements, err := os.ReadFile(filepath.Join("testdata", dump))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,30 +27,48 @@ func version1File(t *testing.T) (path string) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.Exec(string(dump)); err != nil {
+	if _, err := db.Exec(string(statements)); err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
 func TestVersion1IsMigrated(t *testing.T) {
-	s := openStore(t, version1File(t))
+	s := openStore(t, oldFile(t, "version1.sql"))
 	created := time.Date(2026, time.March, 4, 5, 6, 7, 89_000_000, time.UTC)
-	for _, want := range []chat.Session{
-		{
+	wantSessions(t, s,
+		chat.Session{
 			ID: "active", UserID: "ada", Title: "An active one", Model: "eliza", Status: chat.SessionStatusActive,
 			CreatedAt: created, LastActiveAt: created.Add(time.Minute), AssistedBy: &chat.Author{ID: "grace", Name: "Grace"},
 			HelpRequested: true, HelpReason: "it is stuck", Metadata: map[string]string{"page": "/prices"}, LogEnd: 9,
+			Usage: chat.Usage{InputTokens: 3, OutputTokens: 2, Estimated: true},
 		},
-		{
+		chat.Session{
 			ID: "empty", UserID: "ada", Model: "eliza", Status: chat.SessionStatusActive,
 			CreatedAt: created, LastActiveAt: created,
 		},
-		{
+		chat.Session{
 			ID: "ended", UserID: "bob", Title: "An ended one", Model: "eliza", Status: chat.SessionStatusEnded,
 			CreatedAt: created, LastActiveAt: created, EndReason: chat.EndedByUser, LogEnd: 3,
 		},
-	} {
+	)
+	wantMessages(t, s, map[string][]chat.Message{
+		"active": version1Messages(created),
+		"empty":  nil,
+		"ended": {{
+			ID: "q1", N: 3, Seq: 3, Role: chat.RoleUser, Text: "Bye", Status: chat.StatusComplete, CreatedAt: created,
+			Author: &chat.Author{ID: "bob", Name: "Bob"},
+		}},
+	})
+	wantSums(t, s, chat.UsageSum{
+		UserID: "ada", Model: "eliza", Day: time.Date(2026, time.March, 4, 0, 0, 0, 0, time.UTC),
+		Responses: 1, Estimated: 1, InputTokens: 3, OutputTokens: 2,
+	})
+}
+
+func wantSessions(t *testing.T, s *Store, sessions ...chat.Session) {
+	t.Helper()
+	for _, want := range sessions {
 		got, err := s.Session(t.Context(), want.ID)
 		if err != nil {
 			t.Fatal(err)
@@ -58,14 +77,12 @@ func TestVersion1IsMigrated(t *testing.T) {
 			t.Errorf("session %s: got %+v, want %+v", want.ID, got, want)
 		}
 	}
-	for sessionID, want := range map[string][]chat.Message{
-		"active": version1Messages(created),
-		"empty":  nil,
-		"ended": {{
-			ID: "q1", N: 3, Seq: 3, Role: chat.RoleUser, Text: "Bye", Status: chat.StatusComplete, CreatedAt: created,
-			Author: &chat.Author{ID: "bob", Name: "Bob"},
-		}},
-	} {
+}
+
+// wantMessages compares the messages of each session, both by their N and by their Seq.
+func wantMessages(t *testing.T, s *Store, messages map[string][]chat.Message) {
+	t.Helper()
+	for sessionID, want := range messages {
 		byN, err := s.Messages(t.Context(), sessionID, 0, 100)
 		if err != nil {
 			t.Fatal(err)
@@ -81,6 +98,17 @@ func TestVersion1IsMigrated(t *testing.T) {
 		if !reflect.DeepEqual(bySeq, placed) {
 			t.Errorf("messages of session %s by seq: got %+v, want %+v", sessionID, bySeq, placed)
 		}
+	}
+}
+
+func wantSums(t *testing.T, s *Store, want ...chat.UsageSum) {
+	t.Helper()
+	got, err := s.SumUsage(t.Context(), chat.UsageFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("usage: got %+v, want %+v", got, want)
 	}
 }
 
@@ -116,8 +144,71 @@ func version1Messages(created time.Time) []chat.Message {
 	}
 }
 
+// version2Created is when all in testdata/version2.sql began.
+var version2Created = time.Date(2026, time.March, 4, 23, 59, 58, 89_000_000, time.UTC)
+
+func TestVersion2IsMigrated(t *testing.T) {
+	s := openStore(t, oldFile(t, "version2.sql"))
+	if want := "725aa112e0df169a6da9ac950019b85b"; s.ID() != want {
+		t.Errorf("the store's ID is %q, want %q", s.ID(), want)
+	}
+	created := version2Created
+	wantSessions(t, s,
+		chat.Session{
+			ID: "active", UserID: "ada", Title: "An active one", Model: "eliza", Status: chat.SessionStatusActive,
+			CreatedAt: created, LastActiveAt: created.Add(time.Minute), AssistedBy: &chat.Author{ID: "grace", Name: "Grace"},
+			HelpRequested: true, HelpReason: "it is stuck", Metadata: map[string]string{"page": "/prices"},
+			ResponseTimes: []chat.ResponseTime{{FirstTokenMS: 12, TotalMS: 345}, {FirstTokenMS: 20, TotalMS: 3000}},
+			Usage:         chat.Usage{InputTokens: 33, OutputTokens: 22, Estimated: true},
+			Claim:         chat.Claim{Owner: "server 1", Epoch: "epoch 1"}, LogEnd: 9, Changed: 7,
+		},
+		chat.Session{
+			ID: "unanswered", UserID: "ada", Model: "eliza", Status: chat.SessionStatusActive,
+			CreatedAt: created, LastActiveAt: created, LogEnd: 1,
+		},
+		chat.Session{
+			ID: "ended", UserID: "bob", Title: "An ended one", Model: "eliza", Status: chat.SessionStatusEnded,
+			CreatedAt: created, LastActiveAt: created, EndReason: chat.EndedByUser, LogEnd: 6, Changed: 6,
+			ResponseTimes: []chat.ResponseTime{{FirstTokenMS: 1, TotalMS: 2}},
+			Usage:         chat.Usage{InputTokens: 5, OutputTokens: 7},
+		},
+	)
+	question := chat.Message{
+		ID: "q1", N: 1, Seq: 1, Role: chat.RoleUser, Text: "Is anybody there?", Status: chat.StatusComplete,
+		CreatedAt: created, Author: &chat.Author{ID: "ada", Name: "Ada"}, AnswerID: "a1",
+	}
+	wantMessages(t, s, map[string][]chat.Message{"unanswered": {question}})
+	usage := &chat.Usage{InputTokens: 30, OutputTokens: 20}
+	m, err := s.Message(t.Context(), "active", "a2")
+	if err != nil || m.Seq != 5 || !reflect.DeepEqual(m.Usage, usage) {
+		t.Errorf("got %+v and error %v, want seq 5 and usage %+v", m, err, usage)
+	}
+}
+
+// A response's usage is that of the day on which it began; what has not ended has none yet.
+func TestUsageOfVersion2IsMigrated(t *testing.T) {
+	s := openStore(t, oldFile(t, "version2.sql"))
+	day := time.Date(2026, time.March, 4, 0, 0, 0, 0, time.UTC)
+	ada := chat.UsageSum{
+		UserID: "ada", Model: "eliza", Day: day, Responses: 2, Estimated: 1, InputTokens: 33, OutputTokens: 22,
+	}
+	bob := chat.UsageSum{UserID: "bob", Model: "eliza", Day: day, Responses: 1, InputTokens: 5, OutputTokens: 7}
+	wantSums(t, s, ada, bob)
+
+	for _, messageID := range []string{"a1", "a4"} { // one that had ended, and one that ends only now
+		if err := s.AddUsage(t.Context(), chat.UsageRecord{
+			SessionID: "active", MessageID: messageID, UserID: "ada", Model: "eliza", At: version2Created,
+			Usage: chat.Usage{InputTokens: 30, OutputTokens: 9},
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ada.Responses, ada.InputTokens, ada.OutputTokens = 3, ada.InputTokens+30, ada.OutputTokens+9
+	wantSums(t, s, ada, bob)
+}
+
 func TestMigratedStoreGoesOn(t *testing.T) {
-	s := openStore(t, version1File(t))
+	s := openStore(t, oldFile(t, "version1.sql"))
 	session, err := s.Session(t.Context(), "active")
 	if err != nil {
 		t.Fatal(err)
@@ -141,9 +232,12 @@ func TestMigratedStoreGoesOn(t *testing.T) {
 
 // Whoever migrates a file and whoever makes one have the same: what was released of the schema was not edited.
 func TestMigratedSchemaIsThatOfANewFile(t *testing.T) {
-	migrated, fresh := openStore(t, version1File(t)), openWithSession(t)
-	if got, want := schemaOf(t, migrated), schemaOf(t, fresh); got != want {
-		t.Errorf("after the migration it is\n%s\nin a new file it is\n%s", got, want)
+	want := schemaOf(t, openWithSession(t))
+	for version := 1; version < len(migrations); version++ {
+		dump := fmt.Sprintf("version%d.sql", version)
+		if got := schemaOf(t, openStore(t, oldFile(t, dump))); got != want {
+			t.Errorf("%s: after the migration it is\n%s\nin a new file it is\n%s", dump, got, want)
+		}
 	}
 }
 
@@ -169,8 +263,8 @@ func schemaOf(t *testing.T, s *Store) string {
 }
 
 func TestMigratedStoresHaveTheirOwnIDs(t *testing.T) {
-	path := version1File(t)
-	one, again, other := openStore(t, path), openStore(t, path), openStore(t, version1File(t))
+	path := oldFile(t, "version1.sql")
+	one, again, other := openStore(t, path), openStore(t, path), openStore(t, oldFile(t, "version1.sql"))
 	if len(one.ID()) != 32 || again.ID() != one.ID() || other.ID() == one.ID() {
 		t.Errorf("one file has the IDs %q and %q, another has %q", one.ID(), again.ID(), other.ID())
 	}

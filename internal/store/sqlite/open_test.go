@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -217,23 +218,39 @@ func TestQueriesUseTheKeys(t *testing.T) {
 		claimSessionQuery:        "USING PRIMARY KEY (id=?)",
 		updateSessionQuery:       "USING PRIMARY KEY (id=?)",
 	} {
-		args := make([]any, strings.Count(query, "?"))
-		rows, err := s.writer.Query("EXPLAIN QUERY PLAN "+query, args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var plan []string
-		for rows.Next() {
-			var id, parent, unused int
-			var step string
-			if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
-				t.Fatal(err)
-			}
-			plan = append(plan, step)
-		}
-		if len(plan) != 1 || !strings.HasSuffix(plan[0], want) {
+		if plan := planOf(t, s, query); len(plan) != 1 || !strings.HasSuffix(plan[0], want) {
 			t.Errorf("the plan is %q, want one step that ends in %q:\n%s", plan, want, query)
 		}
+	}
+}
+
+// planOf gives the steps of a query's plan.
+func planOf(t *testing.T, s *Store, query string) (plan []string) {
+	t.Helper()
+	rows, err := s.writer.Query("EXPLAIN QUERY PLAN "+query, make([]any, strings.Count(query, "?"))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, parent, unused int
+		var step string
+		if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
+			t.Fatal(err)
+		}
+		plan = append(plan, step)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return plan
+}
+
+// What a user's usage costs to sum depends on how much of it there is in that time, not on all the rest.
+func TestUsageOfAUserIsFoundByItsKey(t *testing.T) {
+	want := []string{"SEARCH usage USING PRIMARY KEY (user_id=? AND at>? AND at<?)", "USE TEMP B-TREE FOR GROUP BY"}
+	if plan := planOf(t, openWithSession(t), sumUsageOfUserQuery); !slices.Equal(plan, want) {
+		t.Errorf("the plan is %q, want %q", plan, want)
 	}
 }
 

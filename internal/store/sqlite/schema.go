@@ -8,7 +8,7 @@ import (
 
 // migrations lead from an empty file to today's schema; the file's user_version counts those it has had. One that
 // was released is never edited: a change of the schema is a further one.
-var migrations = []string{version1, version2}
+var migrations = []string{version1, version2, version3}
 
 // Times are milliseconds since 1970 UTC. Columns that may be NULL hold JSON.
 //
@@ -76,6 +76,43 @@ CREATE TABLE store (
 	id TEXT NOT NULL PRIMARY KEY -- its one row names the data in this file
 ) STRICT, WITHOUT ROWID;
 INSERT INTO store VALUES (lower(hex(randomblob(16))));
+`
+
+// Version 3 knows what responses cost, each and all of a session's, and what providers keep with a session.
+//
+// The usage of a user lies on disk in the order of time, so that a recent part of it is found and read in one piece. It
+// refers to no session, which it outlives. What version 2 knows of it stands with the messages; prices it had none.
+const version3 = `
+ALTER TABLE sessions ADD COLUMN usage           TEXT;
+ALTER TABLE sessions ADD COLUMN provider_states TEXT;
+
+CREATE TABLE usage (
+	user_id       TEXT    NOT NULL,
+	at            INTEGER NOT NULL,
+	session_id    TEXT    NOT NULL,
+	message_id    TEXT    NOT NULL,
+	model         TEXT    NOT NULL,
+	input_tokens  INTEGER NOT NULL,
+	output_tokens INTEGER NOT NULL,
+	estimated     INTEGER NOT NULL,
+	cost_micros   INTEGER NOT NULL,
+	PRIMARY KEY (user_id, at, session_id, message_id),
+	UNIQUE (session_id, message_id)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO usage
+SELECT s.user_id, m.created_at, m.session_id, m.message_id, m.model,
+	m.usage ->> 'input_tokens', m.usage ->> 'output_tokens', coalesce(m.usage ->> 'estimated', 0), 0
+FROM messages m JOIN sessions s ON s.id = m.session_id
+WHERE m.usage IS NOT NULL AND m.status <> 'streaming';
+
+UPDATE sessions
+SET usage = (
+	SELECT json_object('input_tokens', sum(input_tokens), 'output_tokens', sum(output_tokens),
+		'estimated', json(iif(max(estimated), 'true', 'false')))
+	FROM usage WHERE session_id = sessions.id
+)
+WHERE id IN (SELECT session_id FROM usage);
 `
 
 // migrate brings the schema up to date, each step in a transaction of its own.

@@ -12,8 +12,9 @@ import (
 const (
 	insertSessionQuery = `
 		INSERT INTO sessions (id, user_id, title, model, status, created_at, last_active_at, assisted_by,
-			help_requested, help_reason, end_reason, metadata, owner, epoch, log_end, changed, response_times)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+			help_requested, help_reason, end_reason, metadata, owner, epoch, log_end, changed, response_times,
+			usage, provider_states)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	claimSessionQuery = `
 		UPDATE sessions SET owner = ?, epoch = ?
@@ -22,7 +23,8 @@ const (
 	updateSessionQuery = `
 		UPDATE sessions
 		SET title = ?, model = ?, status = ?, last_active_at = ?, assisted_by = ?, help_requested = ?,
-			help_reason = ?, end_reason = ?, log_end = max(log_end, ?), changed = max(changed, ?), response_times = ?
+			help_reason = ?, end_reason = ?, log_end = max(log_end, ?), changed = max(changed, ?), response_times = ?,
+			usage = ?, provider_states = ?
 		WHERE id = ? AND owner = ? AND epoch = ? AND status <> ?`
 
 	placeMessageQuery = `UPDATE messages SET seq = ? WHERE session_id = ? AND message_id = ? AND seq = 0`
@@ -31,7 +33,7 @@ const (
 
 	selectSessionQuery = `
 		SELECT id, user_id, title, model, status, created_at, last_active_at, assisted_by, help_requested,
-			help_reason, end_reason, metadata, owner, epoch, log_end, changed, response_times
+			help_reason, end_reason, metadata, owner, epoch, log_end, changed, response_times, usage, provider_states
 		FROM sessions WHERE id = ?`
 )
 
@@ -44,7 +46,7 @@ func (s *Store) CreateSession(ctx context.Context, session chat.SessionView) err
 	err = s.submit(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Stmt(s.insertSession).Exec(d.id, d.userID, d.title, d.model, d.status, d.createdAt,
 			d.lastActiveAt, d.assistedBy, d.helpRequested, d.helpReason, d.endReason, d.metadata, d.owner, d.epoch,
-			d.logEnd, d.changed, d.responseTimes)
+			d.logEnd, d.changed, d.responseTimes, d.usage, d.providerStates)
 		return err
 	})
 	return failure(err, "create session %s", d.id)
@@ -55,7 +57,7 @@ func (s *Store) Session(ctx context.Context, id string) (chat.Session, error) {
 	var d sessionDocument
 	err := s.selectSession.QueryRowContext(ctx, id).Scan(&d.id, &d.userID, &d.title, &d.model, &d.status,
 		&d.createdAt, &d.lastActiveAt, &d.assistedBy, &d.helpRequested, &d.helpReason, &d.endReason, &d.metadata,
-		&d.owner, &d.epoch, &d.logEnd, &d.changed, &d.responseTimes)
+		&d.owner, &d.epoch, &d.logEnd, &d.changed, &d.responseTimes, &d.usage, &d.providerStates)
 	if err != nil {
 		return chat.Session{}, failure(err, "read session %s", id)
 	}
@@ -98,7 +100,7 @@ func (s *Store) UpdateSession(ctx context.Context, session chat.SessionView, pla
 
 func (s *Store) replaceSession(tx *sql.Tx, d *sessionDocument) error {
 	updated, err := changed(tx.Stmt(s.updateSession).Exec(d.title, d.model, d.status, d.lastActiveAt, d.assistedBy,
-		d.helpRequested, d.helpReason, d.endReason, d.logEnd, d.changed, d.responseTimes,
+		d.helpRequested, d.helpReason, d.endReason, d.logEnd, d.changed, d.responseTimes, d.usage, d.providerStates,
 		d.id, d.owner, d.epoch, chat.SessionStatusEnded))
 	if err != nil || updated {
 		return err

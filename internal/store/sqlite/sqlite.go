@@ -34,9 +34,11 @@ type Store struct {
 	insertSession, claimSession, updateSession *sql.Stmt
 	sessionClaim                               *sql.Stmt
 	insertMessage, updateMessage, placeMessage *sql.Stmt
+	insertUsage                                *sql.Stmt
 
 	// Prepared for readers.
-	selectSession, selectMessage, selectMessages, selectMessagesAfter, ping *sql.Stmt
+	selectSession, selectMessage, selectMessages, selectMessagesAfter *sql.Stmt
+	sumUsage, sumUsageOfUser, ping                                    *sql.Stmt
 
 	writes  chan write    // unbuffered: a write is either taken by the loop or still its caller's
 	closing chan struct{} // closed by Close
@@ -145,10 +147,13 @@ func (s *Store) prepare(ctx context.Context) error {
 		{s.writer, &s.insertMessage, insertMessageQuery},
 		{s.writer, &s.updateMessage, updateMessageQuery},
 		{s.writer, &s.placeMessage, placeMessageQuery},
+		{s.writer, &s.insertUsage, insertUsageQuery},
 		{s.readers, &s.selectSession, selectSessionQuery},
 		{s.readers, &s.selectMessage, selectMessageQuery},
 		{s.readers, &s.selectMessages, selectMessagesQuery},
 		{s.readers, &s.selectMessagesAfter, selectMessagesAfterQuery},
+		{s.readers, &s.sumUsage, sumUsageQuery},
+		{s.readers, &s.sumUsageOfUser, sumUsageOfUserQuery},
 		{s.readers, &s.ping, "SELECT EXISTS (SELECT 1 FROM sessions)"},
 	} {
 		stmt, err := p.db.PrepareContext(ctx, p.query)

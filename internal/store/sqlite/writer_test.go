@@ -221,7 +221,7 @@ func TestWriteOnceTakenIsDoneAlthoughNobodyWaitsForIt(t *testing.T) {
 	err := s.submit(ctx, func(tx *sql.Tx) error {
 		cancel()
 		<-left // the disk hangs until the caller has given up
-		_, err := tx.Exec("INSERT INTO sessions SELECT 's2', '', '', '', '', 0, 0, NULL, 0, '', '', NULL, '', '', 0, 0, NULL")
+		_, err := tx.Exec(insertEmptySessions + "SELECT 's2', '', '', '', '', 0, 0, 0, '', ''")
 		return err
 	})
 	close(left)

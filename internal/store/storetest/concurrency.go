@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/parley-chat/parley/chat"
 )
@@ -80,6 +81,39 @@ var concurrencyTests = []contractTest{
 			}
 		})
 		wantMessages(t, store, "s1", final)
+	})},
+	{"one of many adds the usage of a response, and all succeed", onStore(func(t *testing.T, store chat.Store) {
+		usage := func(i int) chat.UsageRecord {
+			record := newUsage("m1")
+			record.UserID, record.Model, record.CostMicros = fmt.Sprint("user ", i), fmt.Sprint("model ", i), int64(i)
+			record.At = record.At.Add(time.Duration(i) * time.Hour)
+			record.Usage = chat.Usage{InputTokens: i, OutputTokens: i, Estimated: i%2 == 0}
+			return record
+		}
+		together(func(i int) {
+			if err := store.AddUsage(t.Context(), usage(i)); err != nil {
+				t.Error(err)
+			}
+		})
+		sums, err := store.SumUsage(t.Context(), chat.UsageFilter{})
+		must(t, err)
+		if len(sums) != 1 {
+			t.Fatalf("got %d sums, want one", len(sums))
+		}
+		wantEqual(t, sums[0], sumOf(usage(int(sums[0].CostMicros))))
+	})},
+	{"usage that many add at once is all summed", onStore(func(t *testing.T, store chat.Store) {
+		together(func(i int) {
+			record := newUsage(fmt.Sprint("m", i))
+			record.Usage.InputTokens = i
+			if err := store.AddUsage(t.Context(), record); err != nil {
+				t.Error(err)
+			}
+		})
+		want := sumOf(newUsage("m0"))
+		want.Responses, want.InputTokens = callers, callers*(callers-1)/2
+		want.OutputTokens, want.CostMicros = want.OutputTokens*callers, want.CostMicros*callers
+		wantSums(t, store, chat.UsageFilter{}, want)
 	})},
 	{"writes that do not concern each other all succeed", onStore(func(t *testing.T, store chat.Store) {
 		together(func(i int) {

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -21,12 +22,16 @@ var fieldTests = []contractTest{
 		mustInsert(t, store, "s1", m)
 		wantMessages(t, store, "s1", m)
 	})},
+	{"every field of a usage record is summed", onStore(sumsEveryField)},
+	{"every field of a usage record makes a difference", tellsEveryFieldApart},
 	{"empty fields come back empty", onStore(func(t *testing.T, store chat.Store) {
 		session, m := chat.Session{ID: "s1"}, chat.Message{ID: "m1", N: 1}
 		mustCreate(t, store, session)
 		mustInsert(t, store, "s1", m)
 		wantSession(t, store, session)
 		wantMessages(t, store, "s1", m)
+		mustAddUsage(t, store, chat.UsageRecord{SessionID: "s1", MessageID: "m1"})
+		wantSums(t, store, chat.UsageFilter{}, chat.UsageSum{Responses: 1})
 	})},
 	{"times come back in UTC to the millisecond", onStore(truncatesTimes)},
 	{"the cause of an error is not stored", onStore(func(t *testing.T, store chat.Store) {
@@ -79,11 +84,49 @@ func keepsText(t *testing.T, store chat.Store) {
 	} {
 		var session chat.Session
 		var m chat.Message
-		fillWith(func(string) string { return text }, 0, &session, &m)
+		var usage chat.UsageRecord
+		fillWith(func(string) string { return text }, 0, &session, &m, &usage)
 		session.ID, m.ID = fmt.Sprint("s", i), "m1"
 		mustCreate(t, store, session)
 		mustInsert(t, store, session.ID, m)
+		mustAddUsage(t, store, usage)
 		wantSession(t, store, session)
 		wantMessages(t, store, session.ID, m)
+		wantSums(t, store, chat.UsageFilter{UserID: text}, sumOf(usage))
+	}
+}
+
+func sumsEveryField(t *testing.T, store chat.Store) {
+	one, other := filledUsage(1), filledUsage(2)
+	other.Usage.Estimated = false
+	mustAddUsage(t, store, one, other)
+	wantSums(t, store, chat.UsageFilter{UserID: one.UserID}, sumOf(one))
+	wantSums(t, store, chat.UsageFilter{UserID: other.UserID}, sumOf(other))
+	for field, value := range reflect.ValueOf(sumOf(one)).Fields() {
+		if value.IsZero() {
+			t.Errorf("the suite does not know what UsageSum.%s is to be", field.Name)
+		}
+	}
+}
+
+// tellsEveryFieldApart changes one field of a record at a time: either the record then counts differently, or it is
+// another response's. Neither means that the store forgets the field.
+func tellsEveryFieldApart(t *testing.T, open Opener) {
+	one, other := filledUsage(1), filledUsage(2)
+	atOnce := chat.UsageFilter{From: one.At, To: one.At.Add(time.Millisecond)}
+	sums := func(records ...chat.UsageRecord) []chat.UsageSum {
+		store, _ := open(t)
+		mustAddUsage(t, store, records...)
+		sums, err := store.SumUsage(t.Context(), atOnce)
+		must(t, err)
+		return sums
+	}
+	want := sums(one)
+	for i := range reflect.TypeFor[chat.UsageRecord]().NumField() {
+		changed := one
+		reflect.ValueOf(&changed).Elem().Field(i).Set(reflect.ValueOf(other).Field(i))
+		if reflect.DeepEqual(sums(changed), want) && reflect.DeepEqual(sums(one, changed), want) {
+			t.Errorf("UsageRecord.%s makes no difference", reflect.TypeOf(one).Field(i).Name)
+		}
 	}
 }

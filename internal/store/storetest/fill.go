@@ -26,6 +26,13 @@ func filledMessage(n int64, id string, seed int) chat.Message {
 	return m
 }
 
+// filledUsage does for a usage record what [filledSession] does for a session.
+func filledUsage(seed int) chat.UsageRecord {
+	var record chat.UsageRecord
+	fillWith(seededText(seed), seed, &record)
+	return record
+}
+
 func seededText(seed int) func(field string) string {
 	return func(field string) string { return fmt.Sprintf("%s %d", field, seed) }
 }

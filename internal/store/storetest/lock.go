@@ -68,6 +68,7 @@ func (o *overwritten) View(f func(*chat.Session)) {
 	*o.session.AssistedBy = chat.Author{}
 	clear(o.session.Metadata)
 	clear(o.session.ResponseTimes)
+	clear(o.session.ProviderStates)
 	o.session = chat.Session{}
 }
 
@@ -89,12 +90,14 @@ func readsUnderLock(t *testing.T, store chat.Store) {
 func storesOneMoment(t *testing.T, store chat.Store) {
 	locked := &lockedSession{session: newSession("s1")}
 	locked.session.AssistedBy, locked.session.ResponseTimes = &chat.Author{}, make([]chat.ResponseTime, 1)
+	locked.session.ProviderStates = make(map[string]string)
 	change := func(moment int64) {
 		locked.mu.Lock()
 		defer locked.mu.Unlock()
 		s, text := &locked.session, fmt.Sprint(moment)
 		s.Title, s.Model, s.HelpReason, s.AssistedBy.ID, s.AssistedBy.Name = text, text, text, text, text
 		s.ResponseTimes[0] = chat.ResponseTime{FirstTokenMS: moment, TotalMS: moment}
+		s.Usage, s.ProviderStates["provider"] = chat.Usage{InputTokens: int(moment), OutputTokens: int(moment)}, text
 	}
 	change(0)
 	must(t, store.CreateSession(t.Context(), locked))
@@ -112,7 +115,9 @@ func storesOneMoment(t *testing.T, store chat.Store) {
 			}
 			text, author := got.Title, chat.Author{ID: got.Title, Name: got.Title}
 			if got.Model != text || got.HelpReason != text || *got.AssistedBy != author || len(got.ResponseTimes) != 1 ||
-				fmt.Sprint(got.ResponseTimes[0].FirstTokenMS) != text || fmt.Sprint(got.ResponseTimes[0].TotalMS) != text {
+				fmt.Sprint(got.ResponseTimes[0].FirstTokenMS) != text || fmt.Sprint(got.ResponseTimes[0].TotalMS) != text ||
+				fmt.Sprint(got.Usage.InputTokens) != text || fmt.Sprint(got.Usage.OutputTokens) != text ||
+				got.ProviderStates["provider"] != text {
 				t.Errorf("stored from several moments: %+v, %+v", got, *got.AssistedBy)
 			}
 		}

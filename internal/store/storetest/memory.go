@@ -23,7 +23,11 @@ type Memory struct {
 	mu       sync.Mutex // guards the fields below
 	sessions map[string]chat.Session
 	messages map[string][]chat.Message // by session, in the order of N
+	usage    map[usageKey]chat.UsageRecord
 }
+
+// usageKey names the response that a usage record is of.
+type usageKey struct{ sessionID, messageID string }
 
 // NewMemory makes an empty store.
 func NewMemory() *Memory {
@@ -31,6 +35,7 @@ func NewMemory() *Memory {
 		id:       chat.NewID(),
 		sessions: make(map[string]chat.Session),
 		messages: make(map[string][]chat.Message),
+		usage:    make(map[usageKey]chat.UsageRecord),
 	}
 }
 
@@ -40,7 +45,12 @@ var _ chat.Store = (*Memory)(nil)
 func (s *Memory) Clone() *Memory {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := &Memory{id: s.id, sessions: maps.Clone(s.sessions), messages: make(map[string][]chat.Message)}
+	c := &Memory{
+		id:       s.id,
+		sessions: maps.Clone(s.sessions),
+		messages: make(map[string][]chat.Message),
+		usage:    maps.Clone(s.usage),
+	}
 	for id, all := range s.messages {
 		c.messages[id] = slices.Clone(all)
 	}
@@ -65,6 +75,7 @@ func copyOf(view chat.SessionView) chat.Session {
 		c.Metadata = maps.Clone(s.Metadata)
 		c.AssistedBy = clone(s.AssistedBy)
 		c.ResponseTimes = slices.Clone(s.ResponseTimes)
+		c.ProviderStates = maps.Clone(s.ProviderStates)
 	})
 	return c
 }
@@ -260,6 +271,62 @@ func (s *Memory) MessagesAfter(ctx context.Context, sessionID string, seq int64,
 	}
 	slices.SortFunc(found, func(a, b chat.Message) int { return cmp.Compare(a.Seq, b.Seq) })
 	return found[:max(0, min(limit, len(found)))], nil
+}
+
+// AddUsage implements [chat.Store].
+func (s *Memory) AddUsage(ctx context.Context, record chat.UsageRecord) error {
+	if err := s.begin(ctx, "AddUsage"); err != nil {
+		return err
+	}
+	record.At = stored(record.At)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := usageKey{record.SessionID, record.MessageID}
+	if _, ok := s.usage[key]; !ok {
+		s.usage[key] = record
+	}
+	return nil
+}
+
+// SumUsage implements [chat.Store].
+func (s *Memory) SumUsage(ctx context.Context, filter chat.UsageFilter) ([]chat.UsageSum, error) {
+	if err := s.begin(ctx, "SumUsage"); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	type group struct {
+		day         time.Time
+		user, model string
+	}
+	sums := make(map[group]chat.UsageSum)
+	for _, record := range s.usage {
+		if !chooses(filter, record) {
+			continue
+		}
+		g := group{record.At.Truncate(24 * time.Hour), record.UserID, record.Model}
+		sum := sums[g]
+		sum.Day, sum.UserID, sum.Model = g.day, g.user, g.model
+		sum.Responses++
+		if record.Usage.Estimated {
+			sum.Estimated++
+		}
+		sum.InputTokens += int64(record.Usage.InputTokens)
+		sum.OutputTokens += int64(record.Usage.OutputTokens)
+		sum.CostMicros += record.CostMicros
+		sums[g] = sum
+	}
+	found := slices.Collect(maps.Values(sums))
+	slices.SortFunc(found, func(a, b chat.UsageSum) int {
+		return cmp.Or(a.Day.Compare(b.Day), cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.Model, b.Model))
+	})
+	return found, nil
+}
+
+func chooses(filter chat.UsageFilter, record chat.UsageRecord) bool {
+	return (filter.UserID == "" || filter.UserID == record.UserID) &&
+		(filter.From.IsZero() || !record.At.Before(stored(filter.From))) &&
+		(filter.To.IsZero() || record.At.Before(stored(filter.To)))
 }
 
 // ID implements [chat.Store].

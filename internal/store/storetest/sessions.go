@@ -38,6 +38,13 @@ var sessionTests = []contractTest{
 		wantSession(t, store, one)
 		wantSession(t, store, other)
 	})},
+	{"what Session returns is the caller's own", onStore(func(t *testing.T, store chat.Store) {
+		mustCreate(t, store, filledSession("s1", 1))
+		got, err := store.Session(t.Context(), "s1")
+		must(t, err)
+		(&overwritten{got}).View(func(*chat.Session) {})
+		wantSession(t, store, filledSession("s1", 1))
+	})},
 	{"UpdateSession of an ended session is ErrStale and changes nothing", onStore(keepsSessionEnded)},
 }
 

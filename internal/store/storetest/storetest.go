@@ -24,6 +24,7 @@ func Run(t *testing.T, open Opener) {
 		{"Claims", claimTests},
 		{"Messages", messageTests},
 		{"Places", placeTests},
+		{"Usage", usageTests},
 		{"Paging", pagingTests},
 		{"Fields", fieldTests},
 		{"Concurrency", concurrencyTests},
@@ -70,13 +71,18 @@ func survivesClose(t *testing.T, open Opener) {
 	mustInsert(t, store, "s1", question, answer)
 	must(t, store.ClaimSession(t.Context(), "s1", session.Claim, newClaim("new")))
 	session.Claim, session.Title, question.Seq = newClaim("new"), "another title", 3
+	session.Usage = chat.Usage{InputTokens: 3, OutputTokens: 4}
+	session.ProviderStates = map[string]string{"provider": "state"}
 	must(t, store.UpdateSession(t.Context(), &session, chat.Place{MessageID: "m1", Seq: 3}))
 	answer.Text, answer.Status = "the whole answer", chat.StatusComplete
 	must(t, store.UpdateMessage(t.Context(), "s1", answer))
+	mustAddUsage(t, store, filledUsage(1))
 
 	store = reopen()
 	wantSession(t, store, session)
 	wantMessages(t, store, "s1", question, answer)
+	mustAddUsage(t, store, filledUsage(1))
+	wantSums(t, store, chat.UsageFilter{}, sumOf(filledUsage(1)))
 	wantError(t, store.CreateSession(t.Context(), &session), chat.ErrExists)
 	wantError(t, store.UpdateMessage(t.Context(), "s1", answer), chat.ErrStale)
 	wantError(t, store.ClaimSession(t.Context(), "s1", chat.Claim{}, newClaim("another")), chat.ErrStale)
@@ -123,7 +129,12 @@ func refusesEndedContext(t *testing.T, store chat.Store) {
 		"Message":       func(ctx context.Context) error { _, err := store.Message(ctx, "s1", "m1"); return err },
 		"Messages":      func(ctx context.Context) error { _, err := store.Messages(ctx, "s1", 0, 10); return err },
 		"MessagesAfter": func(ctx context.Context) error { _, err := store.MessagesAfter(ctx, "s1", 0, 10); return err },
-		"Ping":          store.Ping,
+		"AddUsage":      func(ctx context.Context) error { return store.AddUsage(ctx, newUsage("m1")) },
+		"SumUsage": func(ctx context.Context) error {
+			_, err := store.SumUsage(ctx, chat.UsageFilter{})
+			return err
+		},
+		"Ping": store.Ping,
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -136,4 +147,5 @@ func refusesEndedContext(t *testing.T, store chat.Store) {
 	wantNoSession(t, store, "s2")
 	wantSession(t, store, session)
 	wantMessages(t, store, "s1", streaming)
+	wantSums(t, store, chat.UsageFilter{})
 }

@@ -5,6 +5,7 @@ import { Conversation } from "./conversation.js";
 import { showGate } from "./gate.js";
 import { Markdown } from "./markdown.js";
 import { Memory } from "./memory.js";
+import { Models } from "./models.js";
 import { Parley } from "./parley.js";
 import { Pin } from "./scroll.js";
 import { errorSentence, timeWords } from "./sentences.js";
@@ -17,7 +18,6 @@ const HISTORY = 200; // messages: the most that the server gives at once
 // Milliseconds: so long the history may take to come, and then wait for its Markdown, before it is shown as it is.
 const HISTORY_WITHIN = 1_500;
 const RENDERED_WITHIN = 500;
-const RETRYABLE = new Set(["failed", "interrupted", "cancelled"]);
 
 const element = (id) => document.getElementById(id);
 const base = new URL(".", document.baseURI);
@@ -26,6 +26,7 @@ export class ChatPage {
   #memory;
   #parley;
   #markdown;
+  #models;
   #transcript;
   #composer;
   #pin;
@@ -48,6 +49,11 @@ export class ChatPage {
   constructor(token, user) {
     this.#memory = new Memory(user.sub);
     this.#markdown = new Markdown(new URL("ui/render", base), token);
+    this.#models = new Models({
+      url: new URL("api/v1/models", base),
+      token,
+      choose: (id) => this.#parley.chooseModel(id),
+    });
     this.#transcript = new Transcript(element("messages"), this.#markdown, this.#messageActions(), (message) =>
       this.#speakerOf(message),
     );
@@ -75,7 +81,7 @@ export class ChatPage {
     on("connection", (state) => this.#connectionChanged(state));
     on("pending", (pending) => this.#pendingChanged(pending));
     on("sessionlost", ({ code }) => this.#sessionLost(code));
-    on("problem", ({ error }) => this.#notice.show(errorSentence(error)));
+    on("problem", (problem) => this.#refused(problem));
     this.#listen();
     this.#refresh();
     if (matchMedia("(hover: hover)").matches) this.#composer.focus();
@@ -88,8 +94,9 @@ export class ChatPage {
     addEventListener("offline", () => this.#indicator.show(this.#connection));
     addEventListener("pageshow", (event) => event.persisted && this.#parley.wake());
     document.addEventListener("visibilitychange", () => document.hidden || this.#parley.wake());
-    document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && !event.isComposing && this.#responding) this.#stop();
+    document.addEventListener("keydown", ({ key, isComposing, target }) => {
+      const taken = isComposing || target instanceof HTMLSelectElement; // it ends a composition, or closes a list
+      if (key === "Escape" && !taken && this.#responding) this.#stop();
     });
   }
 
@@ -119,6 +126,7 @@ export class ChatPage {
   #receive(frame) {
     if (frame.type === "session.opened") this.#opened(frame);
     for (const change of this.#conversation.apply(frame)) this.#show(change);
+    if (frame.type === "session.updated" && frame.model !== undefined) this.#models.settle();
     if (frame.type === "auth.expiring") this.#authExpiring(frame.expires_at);
     if (frame.type === "connection.limit") this.#notice.show(errorSentence({ code: "connection_limit" }));
     if (this.#catchUpTo !== null && this.#parley.seq >= this.#catchUpTo) this.#caughtUp();
@@ -162,6 +170,7 @@ export class ChatPage {
 
   #opened(frame) {
     this.#memory.sessionID = frame.session.id;
+    this.#models.settle();
     if (!frame.resumed) element("earlier").hidden = !frame.has_more;
     clearTimeout(this.#catchUpTimer);
     this.#catchUpTo = frame.seq;
@@ -179,7 +188,8 @@ export class ChatPage {
 
   #connectionChanged(state) {
     const lost = this.#connected && state.phase !== "open";
-    const back = !this.#connected && state.phase === "open" && document.body.dataset.phase === "ready";
+    const found = !this.#connected && state.phase === "open";
+    const back = found && document.body.dataset.phase === "ready";
     this.#connection = state;
     if (lost) this.#typing.show(null);
     this.#indicator.show(state);
@@ -188,6 +198,7 @@ export class ChatPage {
     if (state.phase === "waiting") document.body.dataset.phase = "ready";
     if (state.phase === "closed") this.#closed(state.reason);
     if (state.phase === "open") this.#welcomeBack();
+    if (found) this.#loadModels(); // it may be another server than before
     this.#pendingChanged(this.#parley.pending);
   }
 
@@ -196,6 +207,20 @@ export class ChatPage {
     if (this.#news) this.#notice.show(this.#news, undefined, { lasting: true });
     this.#news = "";
     if (this.#conversation.ended) this.#closed("ended");
+  }
+
+  async #loadModels() {
+    if (!(await this.#models.load())) this.#notice.show("The list of models cannot be loaded at the moment.");
+    this.#transcript.relabel();
+    this.#refresh();
+  }
+
+  #refused({ error, request }) {
+    this.#models.settle();
+    // A new session is opened without the model that there is not; its opening would take the notice away.
+    if (request === "session.open" && error.code === "model_not_found") this.#news = errorSentence(error);
+    else this.#notice.show(errorSentence(error));
+    this.#refresh();
   }
 
   #closed(reason) {
@@ -240,11 +265,11 @@ export class ChatPage {
 
   /** Brings everything around the messages in line with the state. */
   #refresh() {
-    const { session, last, ended } = this.#conversation;
-    const model = session?.model ?? "";
+    const { session, retryable, ended } = this.#conversation;
+    const model = session?.model ?? this.#parley.chosenModel;
     const title = session?.title || this.#firstQuestion();
     element("title").textContent = title || (session ? "New conversation" : "");
-    element("model").textContent = model;
+    this.#models.show(model, !ended && this.#connection.phase !== "closed" && (this.#connected || !session));
     this.#title.set(title, this.#responding);
     this.#composer.setResponding(this.#responding);
     this.#composer.setWritable(!ended && this.#connection.phase !== "closed");
@@ -252,8 +277,7 @@ export class ChatPage {
     this.#composer.setPlaceholder(this.#placeholder(welcome));
     this.#showWelcome(welcome);
     this.#showAssistance(session);
-    const retry = this.#connected && !ended && last?.role === "assistant" && RETRYABLE.has(last.status);
-    this.#transcript.offerRetry(retry && this.#parley.pending.length === 0 ? last.id : null);
+    this.#transcript.offerRetry(this.#connected && this.#parley.pending.length === 0 ? retryable : null);
   }
 
   #placeholder(welcome) {
@@ -302,7 +326,7 @@ export class ChatPage {
       case "system":
         return "Note";
       default:
-        return model || this.#conversation.session?.model || "Assistant";
+        return this.#models.nameOf(model || this.#conversation.session?.model) || "Assistant";
     }
   }
 

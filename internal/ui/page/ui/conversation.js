@@ -9,7 +9,9 @@
  * @property {string} [reasoning]
  * @property {"streaming"|"complete"|"cancelled"|"failed"|"interrupted"} status
  * @property {string} created_at
- * @property {{code: string, message: string}} [error]
+ * @property {string} [model]
+ * @property {"stop"|"length"|"content_filter"|"cancelled"} [finish_reason]
+ * @property {{code: string, message: string, retryable: boolean}} [error]
  *
  * @typedef {Object} Change
  * @property {"cleared"|"message"|"text"|"removed"|"session"|"typing"|"diverged"} kind  "message": it is new or was
@@ -22,6 +24,9 @@
  */
 
 const encoder = new TextEncoder();
+
+/** The ends of an answer that did not come out. */
+const UNFINISHED = new Set(["failed", "interrupted", "cancelled"]);
 
 export class Conversation {
   session = null;
@@ -40,6 +45,18 @@ export class Conversation {
 
   get last() {
     return [...this.messages.values()].at(-1) ?? null;
+  }
+
+  /**
+   * The ID of the last answer, where it did not come out and might if it were asked for again; else null. What the
+   * model will not take is worth another try only once there is another model.
+   */
+  get retryable() {
+    const { last, session } = this;
+    if (this.ended || session?.assisted_by || last?.role !== "assistant") return null;
+    const cut = UNFINISHED.has(last.status) || last.finish_reason === "content_filter";
+    const refused = last.error?.retryable === false && last.model === session.model;
+    return cut && !refused ? last.id : null;
   }
 
   get ended() {

@@ -71,6 +71,10 @@ export class MessageView {
     this.#foldReasoning();
   }
 
+  setSpeaker(speaker) {
+    this.#speaker.textContent = speaker;
+  }
+
   /** Offers to answer anew, where this is the last message and its answer did not come out. */
   setRetry(offered) {
     const present = this.#tools.querySelector("[data-action=retry]");
@@ -97,7 +101,7 @@ export class MessageView {
   #label(id, role, status, speaker) {
     Object.assign(this.element.dataset, { id, role, status });
     this.element.classList.toggle("long", role === "user" && this.#message.text.length > LONG_QUESTION);
-    this.#speaker.textContent = speaker;
+    this.setSpeaker(speaker);
     this.#text.setAttribute("aria-busy", String(status === "streaming"));
   }
 

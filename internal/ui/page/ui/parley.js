@@ -86,6 +86,11 @@ export class Parley extends EventTarget {
     return this.#seq;
   }
 
+  /** The model for sessions that are to be made; undefined: the server's choice. */
+  get chosenModel() {
+    return this.#newSession.model;
+  }
+
   get pending() {
     return this.#outbox.pending;
   }
@@ -119,8 +124,11 @@ export class Parley extends EventTarget {
     this.#outbox.remove(id);
   }
 
-  /** Leaves the session as it is and makes a new one. What is not confirmed is dropped. */
-  startSession(newSession = {}) {
+  /**
+   * Leaves the session as it is and makes a new one, with what was given and chosen before where nothing else is given.
+   * What is not confirmed is dropped.
+   */
+  startSession(newSession = this.#newSession) {
     this.#outbox.clear();
     this.#forget();
     this.#newSession = newSession;
@@ -144,6 +152,12 @@ export class Parley extends EventTarget {
   /** @param {{title?: string, model?: string}} changes */
   updateSession(changes) {
     this.#request({ type: "session.update", ...changes });
+  }
+
+  /** Chooses who answers from the next message on, in this session and in those that are made later. */
+  chooseModel(model) {
+    this.#newSession = { ...this.#newSession, model };
+    if (this.#sessionID) this.updateSession({ model });
   }
 
   endSession() {
@@ -207,6 +221,10 @@ export class Parley extends EventTarget {
     this.#forgetCursor();
   }
 
+  #forgetModel() {
+    this.#newSession = { ...this.#newSession, model: undefined };
+  }
+
   #receive(frame) {
     if (frame.type === "session.opened") return this.#opened(frame);
     if (frame.type === "error") return this.#failed(frame);
@@ -218,6 +236,7 @@ export class Parley extends EventTarget {
   #opened(frame) {
     if (frame.ref !== this.#opening) return; // answers a session.open that a newer one has overtaken
     this.#opening = null;
+    const made = this.#sessionID === null;
     this.#sessionID = frame.session.id;
     this.#epoch = frame.epoch;
     if (!frame.resumed) {
@@ -228,6 +247,8 @@ export class Parley extends EventTarget {
     if (this.#gaps === 0) this.#connection.settled();
     this.#emit("frame", frame);
     this.#emit("connection", { phase: "open" });
+    const { model = frame.session.model } = this.#newSession;
+    if (made && model !== frame.session.model) this.updateSession({ model }); // chosen while it was being made
     this.#outbox.setBusy(this.#responding.size > 0);
     this.#outbox.setOpen(frame.session.status !== "ended");
   }
@@ -272,6 +293,7 @@ export class Parley extends EventTarget {
   #failed({ ref, error }) {
     if (ref !== undefined && ref === this.#opening) return this.#openFailed(error);
     if (this.#outbox.reject(ref, error)) return;
+    if (error.code === "model_not_found") this.#forgetModel();
     this.#emit("problem", { error, request: ref?.split(":")[0] });
   }
 
@@ -288,7 +310,8 @@ export class Parley extends EventTarget {
       return this.#open();
     }
     if (error.code === "model_not_found" && this.#newSession.model) {
-      this.#newSession = { ...this.#newSession, model: undefined };
+      this.#forgetModel();
+      this.#emit("problem", { error, request: "session.open" });
       return this.#open();
     }
     this.#emit("problem", { error, request: "session.open" });

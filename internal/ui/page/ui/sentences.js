@@ -2,15 +2,15 @@
 
 const ERRORS = {
   rate_limited: "That was a lot at once. Wait a moment, then try again.",
-  budget_exceeded: "The allowance for this service is used up for now.",
+  budget_exceeded: "Your allowance is used up for now. Try again later.",
   message_too_large: "This message is too long. Please shorten it.",
   invalid_message: "This message could not be accepted as it is.",
   message_conflict: "This message was already sent with other words.",
   response_in_progress: "An answer is still being written.",
-  content_filtered: "The model declined to answer this.",
+  content_filtered: "The model declined to answer this. Other words may help.",
   llm_timeout: "The model took too long to answer.",
   llm_unavailable: "The model cannot be reached at the moment.",
-  llm_rejected: "The model could not take this request.",
+  llm_rejected: "The model did not accept this request.",
   model_not_found: "This model is no longer available.",
   storage_unavailable: "The message could not be saved just now.",
   session_ended: "This conversation has ended.",
@@ -34,10 +34,11 @@ export function endingSentence(message) {
     case "interrupted":
       return "Cut short by a restart of the server.";
     case "failed":
+      if (message.error?.code === "llm_unavailable" && message.text !== "") return "The model broke off here.";
       return errorSentence(message.error);
     case "complete":
-      if (message.finish_reason === "length") return "The model reached its length limit here.";
-      if (message.finish_reason === "content_filter") return ERRORS.content_filtered;
+      if (message.finish_reason === "length") return "The answer ends here: it reached the model's length limit.";
+      if (message.finish_reason === "content_filter") return "A content filter ended the answer here.";
   }
   return "";
 }

@@ -63,6 +63,11 @@ export class Transcript {
     this.#renderMarkdown(view);
   }
 
+  /** What the speakers are called may have changed. */
+  relabel() {
+    for (const view of this.#views.values()) view.setSpeaker(this.#speakerOf(view.message));
+  }
+
   append(message, text, reasoning) {
     this.#views.get(message.id)?.append(text, reasoning);
   }
