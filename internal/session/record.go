@@ -88,6 +88,11 @@ func (s *Session) updateRecord(ctx context.Context, edit func(*chat.Session) []c
 		return err
 	}
 	defer s.unlockRecord()
+	return s.editRecord(edit)
+}
+
+// editRecord is updateRecord for one who holds the record's gate.
+func (s *Session) editRecord(edit func(*chat.Session) []chat.EventBody) error {
 	draft, err := s.draft()
 	if err != nil {
 		return err
@@ -134,6 +139,16 @@ func (s *Session) lockRecord(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// tryLockRecord reports whether it has the record's gate: no other change was under way.
+func (s *Session) tryLockRecord() bool {
+	select {
+	case s.recordGate <- struct{}{}:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -48,15 +48,20 @@ type Session struct {
 	LastActiveAt  Time               `json:"last_active_at"`
 	AssistedBy    *chat.Author       `json:"assisted_by,omitempty"`
 	HelpRequested bool               `json:"help_requested"`
+	Usage         *chat.Usage        `json:"usage,omitempty"` // of all responses together
 	Metadata      map[string]string  `json:"metadata,omitempty"`
 }
 
 // NewSession gives the form of s that clients see.
 func NewSession(s *chat.Session) Session {
+	var usage *chat.Usage
+	if s.Usage != (chat.Usage{}) {
+		usage = new(s.Usage)
+	}
 	return Session{
 		ID: s.ID, Title: s.Title, Model: s.Model, Status: s.Status, CreatedAt: Time(s.CreatedAt),
 		LastActiveAt: Time(s.LastActiveAt), AssistedBy: s.AssistedBy, HelpRequested: s.HelpRequested,
-		Metadata: s.Metadata,
+		Usage: usage, Metadata: s.Metadata,
 	}
 }
 
