@@ -33,6 +33,7 @@ type Session struct {
 	turn        *turn // the response in progress
 	submissions map[string]*submission
 	ending      bool
+	naming      bool      // a model makes its title
 	lost        error     // why it is of no use any more and is to be loaded anew; nil: it is not
 	wakers      []*waker  // replaced, never changed
 	holds       int       // readers, turns and commands that need it in memory

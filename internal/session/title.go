@@ -43,15 +43,30 @@ func (t *turn) nameByModel(answer chat.Message) {
 	if !untitled || m.cfg.TitleModel == "" || answer.Text == "" {
 		return
 	}
-	s.Hold()
+	s.beginNaming()
 	begun := m.beginTitle(func(ctx context.Context) {
-		defer s.Release()
+		defer s.endNaming()
 		title := s.askForTitle(ctx, question, answer.Text)
 		s.titleFailed(s.updateRecord(m.storing, entitle(title)))
 	})
 	if !begun {
-		s.Release()
+		s.endNaming()
 	}
+}
+
+// beginNaming keeps the session in memory, and others from naming it too.
+func (s *Session) beginNaming() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.naming = true
+	s.holds++
+}
+
+func (s *Session) endNaming() {
+	s.mu.Lock()
+	s.naming = false
+	s.mu.Unlock()
+	s.Release()
 }
 
 // beginTitle lets f make a title, until its context ends; false: a drain has begun.
@@ -75,7 +90,7 @@ func (t *turn) untitled() (question string, ok bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	asked := s.log.messages[t.answer.ReplyTo]
-	if asked == nil || s.record.Title != "" || s.record.Status != chat.SessionStatusActive || s.lost != nil {
+	if asked == nil || s.naming || s.record.Title != "" || s.record.Status != chat.SessionStatusActive || s.lost != nil {
 		return "", false
 	}
 	return asked.Text, true
