@@ -12,6 +12,8 @@ import (
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/config"
 	"github.com/parley-chat/parley/internal/llm"
+	"github.com/parley-chat/parley/internal/llm/anthropic"
+	"github.com/parley-chat/parley/internal/llm/dify"
 	"github.com/parley-chat/parley/internal/llm/eliza"
 	"github.com/parley-chat/parley/internal/llm/moderation"
 	"github.com/parley-chat/parley/internal/llm/openai"
@@ -99,6 +101,10 @@ func (m *models) openProvider(cfg config.LLM, p config.Provider) (provider chat.
 	switch p.Type {
 	case config.ProviderOpenAI:
 		provider, err = openai.New(openai.Config{Config: reach, BaseURL: p.BaseURL})
+	case config.ProviderAnthropic:
+		provider, err = anthropic.New(anthropic.Config{Config: reach, BaseURL: p.BaseURL})
+	case config.ProviderDify:
+		provider, err = dify.New(dify.Config{Config: reach, BaseURL: p.BaseURL})
 	case config.ProviderEliza:
 		provider = eliza.New(eliza.Config{Pace: eliza.NaturalPace})
 	default:

@@ -113,10 +113,10 @@ func (p *Provider) decodeAny(data []byte) (chat.Chunk, error) {
 	if len(wire.Error) > 0 && string(wire.Error) != "null" {
 		var body wireError
 		_ = json.Unmarshal(wire.Error, &body) // Ollama's is a string and has no code
-		return chat.Chunk{}, failure(body.Code).WithCause(p.client.Quote("error event", data))
+		return chat.Chunk{}, p.client.WithQuote(failure(body.Code), "error event", data)
 	}
 	if wire.Object == "error" { // older vLLM: the event is the error itself
-		return chat.Chunk{}, failure(wire.Code).WithCause(p.client.Quote("error event", data))
+		return chat.Chunk{}, p.client.WithQuote(failure(wire.Code), "error event", data)
 	}
 
 	var chunk chat.Chunk

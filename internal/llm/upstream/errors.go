@@ -44,32 +44,22 @@ func (c *Client) refusal(call Call, response *http.Response, body []byte) error 
 			shown = said
 		}
 	}
-	cause := c.Quote(response.Status, body)
-	if shown.Code == chat.CodeLLMRejected && isMisconfigured(response.StatusCode) {
-		cause = fmt.Errorf("%w: %w", ErrMisconfigured, cause)
-	}
-	shown = shown.WithCause(cause)
+	shown = c.WithQuote(shown, response.Status, body)
 	if shown.Code.Retryable() {
 		shown.RetryAfter = retryAfter(response.Header.Get("Retry-After"), time.Now())
 	}
 	return shown
 }
 
-// isMisconfigured knows the statuses of a wrong key, an empty account, a forbidden and an unknown model.
-func isMisconfigured(status int) bool {
-	switch status {
-	case http.StatusUnauthorized, http.StatusPaymentRequired, http.StatusForbidden, http.StatusNotFound:
-		return true
-	}
-	return false
-}
-
 // StatusError is the error that an HTTP status stands for: it tells those that may be others next time from those that
-// will not. 529 is what Anthropic and others answer when they are overloaded.
+// will not. 529 is what Anthropic and others answer when they are overloaded. A wrong key, an empty account, a forbidden
+// and an unknown model are also [ErrMisconfigured].
 func StatusError(status int) *chat.Error {
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return credentials
+		return credentials.WithCause(ErrMisconfigured)
+	case status == http.StatusPaymentRequired, status == http.StatusNotFound:
+		return rejected.WithCause(ErrMisconfigured)
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable, status == 529:
 		return overloaded
 	case status == http.StatusRequestTimeout, status < 400, status >= 500:
@@ -100,4 +90,13 @@ func (c *Client) Quote(about string, said []byte) error {
 		text = strings.ToValidUTF8(text[:maxQuote], "")
 	}
 	return fmt.Errorf("%s: %s", about, text)
+}
+
+// WithQuote returns a copy of shown whose cause is also what the upstream said, as [Client.Quote] has it.
+func (c *Client) WithQuote(shown *chat.Error, about string, said []byte) *chat.Error {
+	cause := c.Quote(about, said)
+	if shown.Cause != nil {
+		cause = fmt.Errorf("%w: %w", shown.Cause, cause)
+	}
+	return shown.WithCause(cause)
 }
