@@ -27,7 +27,7 @@ type PromptMessage struct {
 	ID      string // the message's; empty for the system prompt
 	Role    Role   // RoleAgent does not occur: an agent's message goes as the assistant's
 	Text    string
-	Unasked bool // a user's message that no model was asked to answer: an agent had the session
+	Unasked bool // a user's message that no provider has been given yet
 }
 
 // Chunk is a piece of a response as it arrives. Any of its fields may be empty.

@@ -14,8 +14,9 @@ type Moderator interface {
 	Check(ctx context.Context, request chat.Request, text string) error
 }
 
-// moderate has the moderator look at what no model has been asked yet, and returns the messages that may go to one. Of
-// the newest question a refusal is the error; an older one, from a time when an agent had the session, is left out.
+// moderate has the moderator look at what no provider has been given yet, and returns the messages that one may be given.
+// Of the newest question a refusal is the error. An older one that is refused is left out: it is from a time when an agent
+// had the session, or the moderation gave no verdict.
 func (p *Pool) moderate(ctx context.Context, request chat.Request) ([]chat.PromptMessage, error) {
 	if p.moderator == nil {
 		return request.Messages, nil

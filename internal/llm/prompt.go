@@ -104,10 +104,13 @@ func Prompt(system string, history []chat.Message, budget int) []chat.PromptMess
 
 // spoken returns the messages that belong into a prompt.
 func spoken(history []chat.Message) []chat.PromptMessage {
-	replaced, refused := make(map[string]bool), make(map[string]bool)
+	replaced, refused, asked := make(map[string]bool), make(map[string]bool), make(map[string]bool)
 	for _, m := range history {
 		if m.Replaces != "" {
 			replaced[m.Replaces] = true
+		}
+		if m.Provider != "" {
+			asked[m.ReplyTo] = true
 		}
 	}
 	for _, m := range history {
@@ -122,14 +125,16 @@ func spoken(history []chat.Message) []chat.PromptMessage {
 		case m.Status == chat.StatusFailed, m.Status == chat.StatusStreaming:
 		case strings.TrimSpace(m.Text) == "":
 		default:
-			messages = append(messages, promptMessage(m))
+			prompt := promptMessage(m)
+			prompt.Unasked = m.Role == chat.RoleUser && !asked[m.ID]
+			messages = append(messages, prompt)
 		}
 	}
 	return messages
 }
 
 func promptMessage(m chat.Message) chat.PromptMessage {
-	prompt := chat.PromptMessage{ID: m.ID, Role: m.Role, Text: m.Text, Unasked: m.Role == chat.RoleUser && m.AnswerID == ""}
+	prompt := chat.PromptMessage{ID: m.ID, Role: m.Role, Text: m.Text}
 	if m.Role != chat.RoleAgent {
 		return prompt
 	}
