@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"log/slog"
 	"time"
 
 	"github.com/parley-chat/parley/chat"
@@ -20,6 +21,7 @@ type attempt struct {
 	stop    func()
 	whole   limit
 	started time.Time
+	log     *slog.Logger
 
 	head []chat.Chunk // what came up to the first token, that included
 	err  error        // what came instead of it
@@ -29,7 +31,9 @@ type attempt struct {
 // attempt prepares a request to the target.
 func (t *target) attempt(ctx context.Context, request chat.Request) *attempt {
 	request.Model = t.Model
-	a := &attempt{target: t, started: time.Now()}
+	a := &attempt{
+		target: t, started: time.Now(), log: t.log.With("session", request.SessionID, "message", request.MessageID),
+	}
 	a.ctx, a.end = context.WithCancelCause(ctx)
 	a.whole = a.limit(upstream.LimitStream, t.Timeouts.Stream)
 	a.whole.start()
@@ -157,7 +161,7 @@ func (a *attempt) tell(err error) {
 	t.settle(outcome, a.err == nil)
 	t.metrics.attempts.WithLabelValues(t.ProviderID, t.Model, string(outcome)).Inc()
 	if err != nil && outcome != outcomeCancelled {
-		t.log.Warn("a provider failed", "outcome", string(outcome), "error", err,
+		a.log.Warn("a provider failed", "outcome", string(outcome), "error", err,
 			"after", time.Since(a.started).Round(time.Millisecond).String())
 	}
 }

@@ -66,7 +66,7 @@ func (m *metrics) setBreaker(t Target, state circuitbreaker.State) {
 		if s == state {
 			value = 1
 		}
-		m.breaker.WithLabelValues(t.ProviderID, t.Model, s.String()).Set(value)
+		m.breaker.WithLabelValues(t.ProviderID, t.Model, strings.ReplaceAll(s.String(), "-", "_")).Set(value)
 	}
 }
 

@@ -284,6 +284,9 @@ func (p *Pool) try(ctx context.Context, t *target, others []*target, request cha
 			last.close()
 		}
 		last = p.ask(ctx, t, others, request)
+		if last.err != nil {
+			last.tell(last.err) // the breaker and the log need not wait for what comes next
+		}
 		if !last.transient() || n >= p.retry.MaxAttempts || !p.backoff(ctx, last, n, len(others) > 0) {
 			break
 		}
