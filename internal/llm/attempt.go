@@ -22,6 +22,7 @@ type attempt struct {
 	whole   limit
 	started time.Time
 	log     *slog.Logger
+	trial   bool // a half-open breaker waits for its first token
 
 	head []chat.Chunk // what came up to the first token, that included
 	err  error        // what came instead of it
@@ -33,6 +34,7 @@ func (t *target) attempt(ctx context.Context, request chat.Request) *attempt {
 	request.Model = t.Model
 	a := &attempt{
 		target: t, started: time.Now(), log: t.log.With("session", request.SessionID, "message", request.MessageID),
+		trial: t.breaker.IsHalfOpen(),
 	}
 	a.ctx, a.end = context.WithCancelCause(ctx)
 	a.whole = a.limit(upstream.LimitStream, t.Timeouts.Stream)
@@ -58,7 +60,10 @@ func (a *attempt) begin() {
 		}
 		a.head = append(a.head, chunk)
 		if chunk.Text != "" || chunk.Reasoning != "" || chunk.FinishReason != "" {
-			a.target.breaker.RecordSuccess() // a trial need not wait for the end of a long answer
+			if a.trial { // which need not wait for the end of a long answer
+				a.trial = false
+				a.target.breaker.RecordSuccess()
+			}
 			return
 		}
 	}
@@ -158,7 +163,7 @@ func (a *attempt) tell(err error) {
 	}
 	a.told = true
 	t, outcome := a.target, outcomeOf(err)
-	t.settle(outcome, a.err == nil)
+	t.settle(outcome, a.err == nil, a.trial)
 	t.metrics.attempts.WithLabelValues(t.ProviderID, t.Model, string(outcome)).Inc()
 	if err != nil && outcome != outcomeCancelled {
 		a.log.Warn("a provider failed", "outcome", string(outcome), "error", err,

@@ -14,8 +14,9 @@ type Ledger interface {
 }
 
 // Budget is how many tokens each user may spend in each window of time. Windows begin at multiples of their length, as
-// time.Time.Truncate has it: those of 24 hours at midnight UTC, those of a week on Mondays. What a response may cost is reserved before it begins and settled once it is known, so that responses at
-// the same time cannot overspend together. It is safe for concurrent use.
+// time.Time.Truncate has it: those of 24 hours at midnight UTC, those of a week on Mondays. What a response may cost is
+// reserved before it begins and settled once it is known, so that responses at the same time cannot overspend together.
+// It is safe for concurrent use.
 type Budget struct {
 	tokens int
 	window time.Duration
@@ -54,10 +55,9 @@ type Grant struct {
 // next window; where the ledger cannot be read it is the ledger's.
 func (b *Budget) Reserve(ctx context.Context, userID string, input, output int) (*Grant, error) {
 	for {
-		now := time.Now()
-		a, load := b.account(userID, now)
+		a, begun, load := b.account(userID)
 		if load {
-			b.load(ctx, userID, now.Truncate(b.window), a)
+			b.load(ctx, userID, begun, a)
 		}
 		select {
 		case <-a.loaded:
@@ -66,7 +66,7 @@ func (b *Budget) Reserve(ctx context.Context, userID string, input, output int) 
 		}
 		switch {
 		case a.err == nil:
-			return b.take(a, input, output, now)
+			return b.take(a, input, output, begun)
 		case load:
 			return nil, a.err
 		}
@@ -75,19 +75,20 @@ func (b *Budget) Reserve(ctx context.Context, userID string, input, output int) 
 }
 
 // account finds the user's account in the present window, or makes it for the caller to load.
-func (b *Budget) account(userID string, now time.Time) (a *account, load bool) {
+func (b *Budget) account(userID string) (a *account, begun time.Time, load bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if begun := now.Truncate(b.window); !begun.Equal(b.begun) {
+	// The time is that under the lock: whoever had to wait for it must not bring the window before back.
+	if begun = time.Now().Truncate(b.window); !begun.Equal(b.begun) {
 		// Reservations that are not settled yet belong to their own window.
 		b.begun, b.accounts = begun, make(map[string]*account)
 	}
 	if a, ok := b.accounts[userID]; ok {
-		return a, false
+		return a, begun, false
 	}
 	a = &account{loaded: make(chan struct{})}
 	b.accounts[userID] = a
-	return a, true
+	return a, begun, true
 }
 
 // load reads from the ledger what the user has spent in a window so far.
@@ -104,7 +105,8 @@ func (b *Budget) load(ctx context.Context, userID string, begun time.Time, a *ac
 	close(a.loaded)
 }
 
-func (b *Budget) take(a *account, input, output int, now time.Time) (*Grant, error) {
+// take reserves on an account of the window that began then.
+func (b *Budget) take(a *account, input, output int, begun time.Time) (*Grant, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	left := b.tokens - a.spent - a.reserved
@@ -112,7 +114,7 @@ func (b *Budget) take(a *account, input, output int, now time.Time) (*Grant, err
 	if output < 1 {
 		err := chat.NewError(chat.CodeBudgetExceeded, "the budget for the model is used up for now")
 		if a.reserved == 0 { // else it may be settled for less at any moment
-			err.RetryAfter = now.Truncate(b.window).Add(b.window).Sub(now)
+			err.RetryAfter = max(time.Until(begun.Add(b.window)), 0)
 		}
 		return nil, err
 	}

@@ -227,7 +227,7 @@ func (p *Pool) Stream(ctx context.Context, request chat.Request) iter.Seq2[chat.
 		})
 		a.tell(err)
 		if err != nil && !errors.Is(err, errLeft) {
-			yield(chat.Chunk{Provider: provider}, err)
+			yield(chat.Chunk{Provider: provider}, failure(ctx, err)) // the time may have ended between two attempts
 		}
 	}
 }
@@ -260,9 +260,6 @@ func (p *Pool) first(ctx context.Context, m *model, request chat.Request) (*atte
 		if a == nil {
 			continue
 		}
-		if last != nil {
-			last.close()
-		}
 		if last = a; a.err == nil || !a.othersMay() {
 			break
 		}
@@ -276,17 +273,15 @@ func (p *Pool) first(ctx context.Context, m *model, request chat.Request) (*atte
 	return nil, m.allOpen()
 }
 
-// try asks one target, and again where its failure may pass. It returns the last attempt; nil where the target's
-// circuit breaker is open, or the time is over before it is asked.
+// try asks one target, and again where its failure may pass. It returns the last attempt, closed if it failed; nil where
+// the target's circuit breaker is open, or the time is over before it is asked.
 func (p *Pool) try(ctx context.Context, t *target, others []*target, request chat.Request) (last *attempt) {
 	for n := 1; ctx.Err() == nil && t.breaker.TryAcquirePermit(); n++ {
-		if last != nil {
-			last.close()
-		}
 		last = p.ask(ctx, t, others, request)
-		if last.err != nil {
-			last.tell(last.err) // the breaker and the log need not wait for what comes next
+		if last.err == nil {
+			break
 		}
+		last.close()
 		if !last.transient() || n >= p.retry.MaxAttempts || !p.backoff(ctx, last, n, len(others) > 0) {
 			break
 		}
@@ -357,7 +352,7 @@ func (p *Pool) ask(ctx context.Context, t *target, others []*target, request cha
 	winner, loser := own, rival
 	select {
 	case <-ownDone:
-		if own.err != nil {
+		if own.err != nil && own.othersMay() {
 			if <-rivalDone; rival.err == nil {
 				winner, loser = rival, own
 			}

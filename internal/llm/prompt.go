@@ -114,7 +114,7 @@ func spoken(history []chat.Message) []chat.PromptMessage {
 		}
 	}
 	for _, m := range history {
-		if m.Error != nil && m.Error.Code == chat.CodeContentFiltered && !replaced[m.ID] {
+		if isRefusal(m) && !replaced[m.ID] {
 			refused[m.ReplyTo] = true
 		}
 	}
@@ -131,6 +131,12 @@ func spoken(history []chat.Message) []chat.PromptMessage {
 		}
 	}
 	return messages
+}
+
+// isRefusal reports whether a question was refused because of its content, by whoever answered this instead.
+func isRefusal(m chat.Message) bool {
+	return m.Error != nil && m.Error.Code == chat.CodeContentFiltered ||
+		m.FinishReason == chat.FinishContentFilter && strings.TrimSpace(m.Text) == ""
 }
 
 func promptMessage(m chat.Message) chat.PromptMessage {

@@ -37,15 +37,17 @@ func newTarget(t Target, b Breaker, m *metrics, log *slog.Logger) *target {
 	return &target{Target: t, breaker: breaker, metrics: m, log: log}
 }
 
-// settle tells the breaker what became of a request that it admitted; begun: its first token was told already.
-func (t *target) settle(o outcome, begun bool) {
+// settle tells the breaker what became of a request that it admitted. begun: there was a first token; trial: the breaker
+// was half-open, and has not been told of one.
+func (t *target) settle(o outcome, begun, trial bool) {
 	switch {
+	case !trial && t.breaker.IsHalfOpen():
+		// The trial alone decides; this request is from before.
 	case o == outcomeUnavailable, o.isTimeout() && (!begun || o != outcomeOverlong):
 		t.breaker.RecordFailure()
-	case begun:
-	case o != outcomeCancelled:
-		t.breaker.RecordSuccess() // whoever refuses is there
-	case t.breaker.IsHalfOpen():
+	case begun, o != outcomeCancelled:
+		t.breaker.RecordSuccess() // whoever refuses is there, too
+	case trial:
 		// Nobody waited for the trial. The next one may come after the delay; without a word there would be none.
 		t.breaker.RecordFailure()
 	}
