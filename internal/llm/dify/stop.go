@@ -46,6 +46,6 @@ func (p *Provider) postStop(ctx context.Context, task, user string) error {
 		return err
 	}
 	defer func() { _ = response.Body.Close() }()
-	_, err = io.CopyN(io.Discard, response.Body, 4<<10) // read to its end a connection can be used again
+	_, err = io.Copy(io.Discard, io.LimitReader(response.Body, 4<<10)) // read to its end a connection is used again
 	return err
 }

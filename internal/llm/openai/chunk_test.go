@@ -1,18 +1,12 @@
 package openai
 
 import (
-	"bytes"
-	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 
-	"github.com/parley-chat/parley/chat"
-	"github.com/parley-chat/parley/internal/llm/sse"
+	"github.com/parley-chat/parley/internal/llm/llmtest"
 	"github.com/parley-chat/parley/internal/llm/upstream"
 )
 
@@ -22,29 +16,11 @@ func bare() *Provider { return &Provider{client: new(upstream.Client)} }
 // transcripts returns the events of each file in testdata, without the end mark, by the file's name.
 func transcripts(tb testing.TB) map[string][][]byte {
 	tb.Helper()
-	files, err := filepath.Glob("testdata/*.sse")
-	if err != nil || len(files) == 0 {
-		tb.Fatalf("no transcripts: %v", err)
-	}
 	found := make(map[string][][]byte)
-	for _, file := range files {
-		stream, err := os.ReadFile(file)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		name := strings.TrimSuffix(filepath.Base(file), ".sse")
-		for events := sse.NewReader(bytes.NewReader(stream), 0); ; {
-			event, err := events.Next()
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				tb.Fatalf("%s: %v", file, err)
-			}
-			if string(event.Data) != "[DONE]" {
-				found[name] = append(found[name], bytes.Clone(event.Data))
-			}
-		}
+	for _, name := range llmtest.Transcripts(tb) {
+		found[name] = slices.DeleteFunc(llmtest.Events(tb, name), func(event []byte) bool {
+			return string(event) == "[DONE]"
+		})
 	}
 	return found
 }
@@ -162,68 +138,14 @@ func FuzzDecode(f *testing.F) {
 
 func TestAllocationsOfADelta(t *testing.T) {
 	for name, events := range deltas(t) {
-		reader := sse.NewReader(&endless{stream: stream(events)}, 0)
-		allocations := testing.AllocsPerRun(10, func() {
-			for range events {
-				event, err := reader.Next()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := bare().decode(event.Data); err != nil {
-					t.Fatal(err)
-				}
-			}
-		})
-		if limit := float64(2 * len(events)); allocations > limit {
-			t.Errorf("%s: %v allocations for %d chunks, want %v at most", name, allocations, len(events), limit)
-		}
+		t.Run(name, func(t *testing.T) { llmtest.TestAllocations(t, events, bare().decode) })
 	}
 }
 
-// stream returns events as they come from a server.
-func stream(events [][]byte) []byte {
-	return slices.Concat([]byte("data: "), bytes.Join(events, []byte("\n\ndata: ")), []byte("\n\n"))
-}
-
-// endless gives a stream over and over.
-type endless struct {
-	stream []byte
-	pos    int
-}
-
-func (e *endless) Read(p []byte) (int, error) {
-	n := copy(p, e.stream[e.pos:])
-	e.pos = (e.pos + n) % len(e.stream)
-	return n, nil
-}
-
-// BenchmarkStream reads and decodes the deltas of each transcript, over and over; one op is one chunk.
 func BenchmarkStream(b *testing.B) {
-	provider := bare()
-	decoders := []struct {
-		name   string
-		decode func(data []byte) (chat.Chunk, error)
-	}{{"fast", provider.decode}, {"encoding-json", provider.decodeAny}}
 	found := deltas(b)
 	for _, name := range slices.Sorted(maps.Keys(found)) {
-		once := stream(found[name])
-		long := bytes.Repeat(once, 1000)
-		for _, decoder := range decoders {
-			b.Run(name+"/"+decoder.name, func(b *testing.B) {
-				b.ReportAllocs()
-				b.SetBytes(int64(len(once) / len(found[name])))
-				reader := sse.NewReader(&endless{stream: long}, 0)
-				for b.Loop() {
-					event, err := reader.Next()
-					if err != nil {
-						b.Fatal(err)
-					}
-					if _, err := decoder.decode(event.Data); err != nil {
-						b.Fatal(err)
-					}
-				}
-				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "chunks/s")
-			})
-		}
+		b.Run(name+"/fast", func(b *testing.B) { llmtest.BenchmarkDecoder(b, found[name], bare().decode) })
+		b.Run(name+"/encoding-json", func(b *testing.B) { llmtest.BenchmarkDecoder(b, found[name], bare().decodeAny) })
 	}
 }
