@@ -73,6 +73,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // Counts says how many requests there were so far. What has neither finished nor been cancelled is running.
@@ -228,7 +229,9 @@ func (h *Handler) serve(name string, speak func(*exchange) dialect) http.Handler
 			return
 		}
 		e.request.describe(name, r, body)
+		var number int // among the requests
 		h.change(func() {
+			number = len(h.requests)
 			h.requests = append(h.requests, e.request)
 			h.counts.Requests++
 			key := name + "/" + e.request.Model
@@ -236,10 +239,12 @@ func (h *Handler) serve(name string, speak func(*exchange) dialect) http.Handler
 			e.attempt = h.asked[key]
 		})
 		defer func() {
+			ended := time.Now()
 			h.change(func() {
 				h.counts.Finished++
 				if r.Context().Err() != nil {
 					h.counts.Cancelled++
+					h.requests[number].CancelledAt = ended.UnixNano()
 				}
 			})
 		}()

@@ -119,9 +119,16 @@ func TestClientsThatLeaveAreCounted(t *testing.T) {
 	if counts := server.Counts(); counts.Finished != 0 {
 		t.Errorf("%+v while it stalls", counts)
 	}
+	if at := server.Requests()[0].CancelledAt; at != 0 {
+		t.Errorf("cancelled at %d while it stalls", at)
+	}
+	left := time.Now().UnixNano()
 	cancel()
 	if err := server.Await(t.Context(), llmtest.Counts{Finished: 1, Cancelled: 1}); err != nil {
 		t.Error(err)
+	}
+	if at := server.Requests()[0].CancelledAt; at < left || at > time.Now().UnixNano() {
+		t.Errorf("cancelled at %d, the client left at %d", at, left)
 	}
 }
 

@@ -32,6 +32,8 @@ type Request struct {
 	Version       string `json:"anthropic_version"` // the header
 
 	Body json.RawMessage `json:"body"`
+
+	CancelledAt int64 `json:"cancelled_at"` // when the client left before the end, in nanoseconds since 1970; else 0
 }
 
 // Message is one message of a [Request]. Content that came as a list of blocks is the text of these.
