@@ -146,3 +146,39 @@ func TestModerationOfWhatAnAgentWasTold(t *testing.T) {
 		t.Errorf("the upstream is asked\n%s\nwant\n%s", got, want)
 	}
 }
+// A message whose moderation did not come to a verdict is not sent along with the next one either.
+func TestModerationWithoutAVerdict(t *testing.T) {
+	up := startUpstream(t)
+	s := startServer(t, up.moderated(", timeout: 500ms"))
+	for name, ask := range map[string]func(*client){
+		"stopped": func(c *client) {
+			c.send("message.send", "message_id", "q1", "text", "forbidden, and moderator-hang")
+			c.until("message.created")
+			c.until("message.created")
+			c.send("response.cancel")
+			c.until("message.completed")
+		},
+		"interrupted": func(c *client) {
+			c.send("message.send", "message_id", "q1", "text", "forbidden, and moderator-hang")
+			c.until("message.created")
+			c.until("message.created")
+			c.send("message.send", "message_id", "q", "text", "harmless", "interrupt", true)
+			c.until("message.completed")
+			c.until("message.completed")
+		},
+		"down": func(c *client) { c.ask("q1", "forbidden, and moderator-500") },
+		"slow": func(c *client) { c.ask("q1", "forbidden, and moderator-hang") },
+	} {
+		c := s.dial(token(name))
+		c.open()
+		before := len(up.requests(t))
+		ask(c)
+		c.ask("q2", "go on")
+		for _, r := range up.requests(t)[before:] {
+			if strings.Contains(prompt(r), "forbidden") {
+				t.Errorf("%s: the upstream is asked\n%s", name, prompt(r))
+				break
+			}
+		}
+	}
+}

@@ -57,13 +57,9 @@ var faults = []fault{
 	{script: "gzip-5", want: whole(llmtest.Text(5), "stop")},
 	{script: "line-1000000", want: whole(strings.Repeat("x", 1000000), "stop")},
 	{script: "unmetered-5", want: whole(llmtest.Text(5), "stop")},
-	{script: "bare-5", want: whole(llmtest.Text(5), "stop"), differs: map[string]outcome{
-		"dify": failed(unavailable, llmtest.Text(5)), // its finish is its end mark
-	}},
+	{script: "bare-5", want: whole(llmtest.Text(5), "stop")},
 	{script: "unfinished-5", want: whole(llmtest.Text(5), "stop")},
-	{script: "linger-5", want: whole(llmtest.Text(5), "stop"), differs: map[string]outcome{
-		"dify": failed(timedOut, llmtest.Text(5)),
-	}},
+	{script: "linger-5", want: whole(llmtest.Text(5), "stop")},
 	{script: "tools", want: failed(rejected, ""), cause: "tool", differs: map[string]outcome{
 		"dify": whole("", "stop"), // calls tools itself
 	}},
@@ -97,7 +93,7 @@ var faults = []fault{
 }
 
 // providerTypes are the types that speak to an upstream.
-var providerTypes = []string{"openai"}
+var providerTypes = []string{"openai", "anthropic", "dify"}
 
 // Whatever an upstream does, its user gets a whole answer or an honest error, once, and nobody is shown what the
 // upstream said about it.
