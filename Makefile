@@ -28,3 +28,7 @@ race:
 .PHONY: soak
 soak: ## the server is killed a thousand times; some minutes
 	PARLEY_TEST_KILLS=1000 go test -v -timeout 60m -run TestKillLosesNothing ./acceptance
+
+.PHONY: live
+live: ## asks the real endpoints whose keys are in the environment; see docs/PROVIDERS.md
+	PARLEY_TEST_LIVE=1 go test -count=1 -v ./internal/llm/live

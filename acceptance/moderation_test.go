@@ -146,6 +146,7 @@ func TestModerationOfWhatAnAgentWasTold(t *testing.T) {
 		t.Errorf("the upstream is asked\n%s\nwant\n%s", got, want)
 	}
 }
+
 // A message whose moderation did not come to a verdict is not sent along with the next one either.
 func TestModerationWithoutAVerdict(t *testing.T) {
 	up := startUpstream(t)

@@ -74,7 +74,8 @@ func TestRequest(t *testing.T) {
 
 func TestMessages(t *testing.T) {
 	type m = chat.PromptMessage
-	user, assistant := llmtest.Message{Role: "user", Content: "Hi <b>&\u2028"}, llmtest.Message{Role: "assistant", Content: "Hello."}
+	user := llmtest.Message{Role: "user", Content: "Hi <b>&\u2028"}
+	assistant := llmtest.Message{Role: "assistant", Content: "Hello."}
 	said, answered := m{Role: chat.RoleUser, Text: user.Content}, m{Role: chat.RoleAssistant, Text: assistant.Content}
 	begun := llmtest.Message{Role: "user", Content: "(The assistant begins the conversation.)"}
 	tests := []struct {

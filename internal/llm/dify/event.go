@@ -39,12 +39,11 @@ type wireEnd struct {
 
 // answer is what has to be known of an answer's events when the next one comes.
 type answer struct {
-	client  *upstream.Client
-	asked   question
-	through string // its message ID
+	client *upstream.Client
+	asked  question
+	next   state // its ConversationID is empty until Dify has told it
 
 	task  string // empty: not known yet
-	known bool   // the conversation is, and was told
 	agent bool   // there was an agent_message
 	ended bool   // at Dify, well or badly
 	lost  bool   // it has failed because Dify does not have the conversation
@@ -75,7 +74,7 @@ const (
 // false for all others, the first one among them, and wherever it is not sure that [answer.decodeAny] gives the same.
 func (a *answer) decodeDelta(data []byte) (chunk chat.Chunk, ok bool) {
 	var found [deltaValues][]byte
-	if a.task == "" || !a.known || !deltaPaths.Scan(data, found[:]) ||
+	if a.task == "" || a.next.ConversationID == "" || !deltaPaths.Scan(data, found[:]) ||
 		!isText(found[atTaskID]) || !isText(found[atConversationID]) {
 		return chat.Chunk{}, false
 	}
@@ -109,16 +108,16 @@ func (a *answer) decodeAny(data []byte) (chunk chat.Chunk, done bool, err error)
 		chunk.FinishReason = chat.FinishContentFilter
 	case "message_end":
 		a.ended, done = true, true
-		chunk.Usage, err = a.usage(data)
+		chunk.Usage = usage(data)
 	case "workflow_paused": // and message_end does not come
 		err = a.client.WithQuote(paused, "event workflow_paused", data)
 	case "error":
 		a.ended = true
 		err = a.failure(data)
 	}
-	if err == nil && !a.known && wire.ConversationID != "" {
-		a.known = true
-		chunk.State = state{wire.ConversationID, a.through}.String()
+	if err == nil && a.next.ConversationID == "" && wire.ConversationID != "" {
+		a.next.ConversationID = wire.ConversationID
+		chunk.State = a.next.String()
 	}
 	return chunk, done, err
 }
@@ -142,17 +141,15 @@ func (a *answer) delta(event string, data []byte) (chunk chat.Chunk, err error) 
 	return chat.Chunk{Text: wire.Answer}, nil
 }
 
-// usage gives the tokens of the whole answer; nil: Dify does not know them, or only their sum.
-func (a *answer) usage(data []byte) (*chat.Usage, error) {
+// usage gives the tokens of the whole answer; nil: Dify does not know them, or only their sum. The answer is whole
+// without them too.
+func usage(data []byte) *chat.Usage {
 	var wire wireEnd
-	if err := json.Unmarshal(data, &wire); err != nil {
-		return nil, a.garbled(err, data)
+	u := &wire.Metadata.Usage
+	if json.Unmarshal(data, &wire) != nil || u.PromptTokens == nil || u.CompletionTokens == nil {
+		return nil
 	}
-	u := wire.Metadata.Usage
-	if u.PromptTokens == nil || u.CompletionTokens == nil {
-		return nil, nil
-	}
-	return &chat.Usage{InputTokens: *u.PromptTokens, OutputTokens: *u.CompletionTokens}, nil
+	return &chat.Usage{InputTokens: *u.PromptTokens, OutputTokens: *u.CompletionTokens}
 }
 
 func (a *answer) garbled(err error, data []byte) error {

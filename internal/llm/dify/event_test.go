@@ -13,7 +13,7 @@ import (
 
 // begun is an answer of which the first event was read.
 func begun(agent bool) *answer {
-	return &answer{client: new(upstream.Client), task: "task", known: true, agent: agent}
+	return &answer{client: new(upstream.Client), task: "task", next: state{ConversationID: "c"}, agent: agent}
 }
 
 // deltas returns those events of the transcripts that only carry text or reasoning on, by the file's name.
@@ -49,7 +49,7 @@ func TestDeltasAreDecodedFast(t *testing.T) {
 // The first event has more to tell than its text.
 func TestTheFirstEventIsLeftToEncodingJSON(t *testing.T) {
 	event := []byte(`{"event":"message","task_id":"t","conversation_id":"c","answer":"a"}`)
-	for _, a := range []*answer{{}, {task: "t"}, {known: true}} {
+	for _, a := range []*answer{{}, {task: "t"}, {next: state{ConversationID: "c"}}} {
 		if chunk, ok := a.decodeDelta(event); ok {
 			t.Errorf("%+v gives %+v", a, chunk)
 		}

@@ -12,6 +12,7 @@ import (
 type state struct {
 	ConversationID string `json:"conversation_id"`
 	Through        string `json:"through"` // the ID of the last answer that Dify gave in it
+	Model          string `json:"model"`   // a conversation keeps the inputs that it began with
 }
 
 // parseState reads a state. What is none is the zero state, which leads to a new conversation.

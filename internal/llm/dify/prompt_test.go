@@ -15,7 +15,7 @@ func TestPrompt(t *testing.T) {
 	q2, a2 := message("q2", chat.RoleUser, "How are you?"), message("a2", chat.RoleAssistant, "Fine.")
 	q3, agent := message("q3", chat.RoleUser, "Bye"), message("g1", chat.RoleAssistant, "Anna: May I help?")
 	const conversation = "45701982-8118-4bc5-8e9b-64562b4555f2"
-	through := func(id string) state { return state{conversation, id} }
+	through := func(id string) state { return state{conversation, id, "any"} }
 	const before, now = "What was said before:\n\n", "What the user says now, and is to be answered:\n\n"
 
 	type messages = []chat.PromptMessage
@@ -44,8 +44,8 @@ func TestPrompt(t *testing.T) {
 		{"an agent first", messages{agent, q1}, state{},
 			question{"", before + "Assistant: Anna: May I help?\n\n" + now + "Hi", ""}},
 		{"a retry with an agent after the question", messages{q1, agent}, through("a1"), question{"", "Hi", ""}},
-		{"a state without an answer", messages{system, q1}, state{conversation, ""}, question{"", "Hi", "Be brief."}},
-		{"a state without a conversation", messages{q1, a1, q2}, state{"", "a1"},
+		{"a state without an answer", messages{system, q1}, state{conversation, "", ""}, question{"", "Hi", "Be brief."}},
+		{"a state without a conversation", messages{q1, a1, q2}, state{"", "a1", ""},
 			question{"", before + "User: Hi\n\nAssistant: Hello.\n\n" + now + "How are you?", ""}},
 		{"an answer with nothing after it", messages{q1, a1}, through("a1"), question{"", "Hi", ""}},
 	}
@@ -57,7 +57,7 @@ func TestPrompt(t *testing.T) {
 }
 
 func TestState(t *testing.T) {
-	s := state{"45701982-8118-4bc5-8e9b-64562b4555f2", "answer-1"}
+	s := state{"45701982-8118-4bc5-8e9b-64562b4555f2", "answer-1", "any"}
 	if got := parseState(s.String()); got != s {
 		t.Errorf("%s is read as %+v", s, got)
 	}

@@ -1,8 +1,8 @@
 // Package dify streams answers from the chat applications of Dify: chatbots, chatflows and agents. The names of pages in
 // its comments are those of Dify's documentation of its service API.
 //
-// An application keeps its conversations itself and is asked with one query at a time. See [prompt] for how that becomes
-// the conversation that Parley's user sees.
+// An application keeps its conversations itself and is asked with one query at a time. The function
+// prompt says how that becomes the conversation that Parley's user sees.
 package dify
 
 import (
@@ -80,7 +80,11 @@ func (p *Provider) Close() error {
 // Of the parameters none is sent: temperature and length are the application's.
 func (p *Provider) Stream(ctx context.Context, request chat.Request) iter.Seq2[chat.Chunk, error] {
 	return func(yield func(chat.Chunk, error) bool) {
-		if p.stream(ctx, request, parseState(request.States[p.id]), yield) {
+		s := parseState(request.States[p.id])
+		if s.Model != request.Model {
+			s = state{}
+		}
+		if p.stream(ctx, request, s, yield) {
 			p.stream(ctx, request, state{}, yield)
 		}
 	}
@@ -90,7 +94,11 @@ func (p *Provider) Stream(ctx context.Context, request chat.Request) iter.Seq2[c
 func (p *Provider) stream(
 	ctx context.Context, request chat.Request, s state, yield func(chat.Chunk, error) bool,
 ) (lost bool) {
-	a := &answer{client: p.client, asked: prompt(request.Messages, s), through: request.MessageID}
+	a := &answer{
+		client: p.client,
+		asked:  prompt(request.Messages, s),
+		next:   state{Through: request.MessageID, Model: request.Model},
+	}
 	// The socket is closed by then: the loop is over.
 	defer func() {
 		if a.task != "" && !a.ended {

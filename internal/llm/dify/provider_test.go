@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -131,12 +132,28 @@ func TestAFailedAnswerKeepsItsConversation(t *testing.T) {
 		if got, _ := c.ask(t.Context(), model, "m-1", "One"); got.State == "" {
 			t.Errorf("%s: no state", model)
 		}
-		if _, err := c.ask(t.Context(), "words-1", "m-2", "Two"); err != nil {
-			t.Error(err)
-		}
+		c.ask(t.Context(), model, "m-2", "Two")
 		if got := fake.Requests()[1]; got.ConversationID == "" || got.Query != "Two" {
 			t.Errorf("%s: the next request is %s", model, got.Body)
 		}
+	}
+}
+
+// A conversation keeps the inputs that it began with, and the model is one.
+func TestAnotherModelIsAnotherConversation(t *testing.T) {
+	fake := llmtest.NewServer(t)
+	c := conversation{t: t, provider: open(t, fake.BaseURL)}
+	for i, model := range []string{"words-1", "words-2", "words-2"} {
+		if _, err := c.ask(t.Context(), model, fmt.Sprintf("m-%d", i), "Go on"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	requests := fake.Requests()
+	if requests[1].ConversationID != "" || !strings.Contains(requests[1].Query, llmtest.Text(1)) {
+		t.Errorf("the request to the other model is %s", requests[1].Body)
+	}
+	if requests[2].ConversationID == "" || requests[2].Query != "Go on" {
+		t.Errorf("the next one is %s", requests[2].Body)
 	}
 }
 
@@ -184,7 +201,7 @@ func TestWhatIsNoLostConversation(t *testing.T) {
 		request := llmtest.Question("any")
 		request.Messages = append(request.Messages, chat.PromptMessage{ID: "answer-0", Role: chat.RoleAssistant, Text: "Fine."},
 			chat.PromptMessage{ID: "question-2", Role: chat.RoleUser, Text: "Good."})
-		request.States = map[string]string{"upstream": `{"conversation_id":"c","through":"answer-0"}`}
+		request.States = map[string]string{"upstream": `{"conversation_id":"c","through":"answer-0","model":"any"}`}
 		_, err := llmtest.Ask(t.Context(), t, open(t, server.URL), request)
 		if !errors.Is(err, chat.NewError(chat.CodeLLMRejected, "")) || requests != answer.requests {
 			t.Errorf("%s: got %v after %d requests, want %d", name, err, requests, answer.requests)
@@ -373,6 +390,20 @@ func TestAStopThatHangsEnds(t *testing.T) {
 			t.Errorf("%s ended after %s", path, time.Since(start))
 		}
 	})
+}
+
+func TestUsageThatCannotBeRead(t *testing.T) {
+	for _, metadata := range []string{
+		`null`, `[]`, `{"usage":5}`, `{"usage":{"prompt_tokens":"many"}}`, `{"usage":{"total_tokens":7}}`,
+	} {
+		p := open(t, llmtest.ServeStream(t, func(w http.ResponseWriter) {
+			io.WriteString(w, `data: {"event":"message_end","metadata":`+metadata+"}\n\n")
+		}))
+		got, err := llmtest.Ask(t.Context(), t, p, llmtest.Question("any"))
+		if err != nil || got.FinishReason != chat.FinishStop || got.Usage != nil {
+			t.Errorf("%s: got %+v, %v", metadata, got, err)
+		}
+	}
 }
 
 func TestAPausedWorkflowIsNotAskedAgain(t *testing.T) {

@@ -3,6 +3,7 @@ package llmtest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -111,7 +112,7 @@ func Events(tb testing.TB, name string) [][]byte {
 	var found [][]byte
 	for events := sse.NewReader(bytes.NewReader(stream), 0); ; {
 		event, err := events.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return found
 		}
 		if err != nil {

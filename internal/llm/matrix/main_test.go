@@ -77,7 +77,7 @@ func openInMemory(
 	t.Helper()
 	m := &inMemory{Handler: llmtest.NewHandler()}
 	dial := llmtest.Pipes(t, m.Handler)
-	t.Cleanup(m.Handler.Close)
+	t.Cleanup(m.Close)
 	p, err := open(upstream.Config{ID: providerID, APIKey: key, Dial: func(
 		ctx context.Context, network, addr string,
 	) (net.Conn, error) {
