@@ -95,16 +95,16 @@ func (m *models) open(cfg config.LLM, log *slog.Logger) error {
 // openProvider makes a provider of its type. It is closed with the models, if it is to be closed.
 func (m *models) openProvider(cfg config.LLM, p config.Provider) (provider chat.Provider, err error) {
 	reach := upstream.Config{
-		ID: p.ID, APIKey: p.APIKey, Proxy: p.Proxy, CAFile: p.CAFile,
+		ID: p.ID, BaseURL: p.BaseURL, APIKey: p.APIKey, Proxy: p.Proxy, CAFile: p.CAFile,
 		ConnectTimeout: cmp.Or(p.ConnectTimeout, cfg.ConnectTimeout),
 	}
 	switch p.Type {
 	case config.ProviderOpenAI:
-		provider, err = openai.New(openai.Config{Config: reach, BaseURL: p.BaseURL})
+		provider, err = openai.New(reach)
 	case config.ProviderAnthropic:
-		provider, err = anthropic.New(anthropic.Config{Config: reach, BaseURL: p.BaseURL})
+		provider, err = anthropic.New(reach)
 	case config.ProviderDify:
-		provider, err = dify.New(dify.Config{Config: reach, BaseURL: p.BaseURL})
+		provider, err = dify.New(reach)
 	case config.ProviderEliza:
 		provider = eliza.New(eliza.Config{Pace: eliza.NaturalPace})
 	default:

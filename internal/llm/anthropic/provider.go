@@ -4,10 +4,8 @@ package anthropic
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/parley-chat/parley/chat"
@@ -31,12 +29,6 @@ const (
 	opening = "(The assistant begins the conversation.)"
 )
 
-// Config is how a provider is reached.
-type Config struct {
-	upstream.Config        // its APIKey is sent as x-api-key; empty: none is sent
-	BaseURL         string // without /messages, such as https://api.anthropic.com/v1; a query is kept
-}
-
 // Provider is a [chat.Provider]. It is safe for concurrent use.
 type Provider struct {
 	client *upstream.Client
@@ -46,14 +38,11 @@ type Provider struct {
 
 var _ chat.Provider = (*Provider)(nil)
 
-// New returns a provider with connections of its own. It asks nothing of the upstream yet. The errors are those of
-// [upstream.New], and a BaseURL that is none.
-func New(config Config) (*Provider, error) {
-	base, err := url.Parse(config.BaseURL)
-	if err != nil {
-		return nil, fmt.Errorf("provider %s: the base URL is not one", config.ID)
-	}
-	client, err := upstream.New(config.Config)
+// New returns a provider with connections of its own. It asks nothing of the upstream yet. The BaseURL is that before
+// /messages, such as https://api.anthropic.com/v1; the APIKey is sent as x-api-key, an empty one is not. The errors are
+// those of [upstream.New].
+func New(config upstream.Config) (*Provider, error) {
+	client, err := upstream.New(config)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +50,7 @@ func New(config Config) (*Provider, error) {
 	if config.APIKey != "" {
 		header.Set("X-Api-Key", config.APIKey)
 	}
-	return &Provider{client: client, url: base.JoinPath("messages").String(), header: header}, nil
+	return &Provider{client: client, url: client.URL("messages").String(), header: header}, nil
 }
 
 // Close closes the connections that no request uses. Running requests go on.

@@ -25,7 +25,7 @@ const key = "sk-ant-the-secret-key"
 // open returns a provider that is closed when the test ends, and before the servers that the test started.
 func open(t *testing.T, baseURL string) chat.Provider {
 	t.Helper()
-	p, err := anthropic.New(anthropic.Config{Config: upstream.Config{ID: "upstream", APIKey: key}, BaseURL: baseURL})
+	p, err := anthropic.New(upstream.Config{ID: "upstream", APIKey: key, BaseURL: baseURL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestParameters(t *testing.T) {
 
 func TestNoKeyNoHeader(t *testing.T) {
 	fake := llmtest.NewServer(t)
-	p, err := anthropic.New(anthropic.Config{BaseURL: fake.BaseURL})
+	p, err := anthropic.New(upstream.Config{BaseURL: fake.BaseURL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestErrorEvents(t *testing.T) {
 }
 
 func TestBadBaseURL(t *testing.T) {
-	if _, err := anthropic.New(anthropic.Config{BaseURL: "http://user:hunter2@[::1"}); err == nil {
+	if _, err := anthropic.New(upstream.Config{BaseURL: "http://user:hunter2@[::1"}); err == nil {
 		t.Error("no error")
 	}
 }

@@ -7,7 +7,6 @@ package dify
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
@@ -17,12 +16,6 @@ import (
 	"github.com/parley-chat/parley/internal/llm/sse"
 	"github.com/parley-chat/parley/internal/llm/upstream"
 )
-
-// Config is how a provider is reached.
-type Config struct {
-	upstream.Config        // its APIKey is that of one application
-	BaseURL         string // without /chat-messages, such as https://api.dify.ai/v1
-}
 
 // Provider is a [chat.Provider] of one application. It is safe for concurrent use.
 type Provider struct {
@@ -40,21 +33,18 @@ type Provider struct {
 
 var _ chat.Provider = (*Provider)(nil)
 
-// New returns a provider with connections of its own. It asks nothing of the upstream yet. The errors are those of
-// [upstream.New], and a BaseURL that is none.
-func New(config Config) (*Provider, error) {
-	base, err := url.Parse(config.BaseURL)
-	if err != nil {
-		return nil, fmt.Errorf("provider %s: the base URL is not one", config.ID)
-	}
-	client, err := upstream.New(config.Config)
+// New returns a provider with connections of its own. It asks nothing of the upstream yet. The BaseURL is that before
+// /chat-messages, such as https://api.dify.ai/v1; the APIKey is that of one application. The errors are those of
+// [upstream.New].
+func New(config upstream.Config) (*Provider, error) {
+	client, err := upstream.New(config)
 	if err != nil {
 		return nil, err
 	}
 	p := &Provider{
 		id:     config.ID,
 		client: client,
-		url:    base.JoinPath("chat-messages"),
+		url:    client.URL("chat-messages"),
 		header: http.Header{"Authorization": {"Bearer " + config.APIKey}},
 	}
 	p.closing, p.close = context.WithCancel(context.Background())

@@ -31,10 +31,10 @@ const key = "app-the-secret-key"
 // open returns a provider that is closed when the test ends, and before the servers that the test started.
 func open(t *testing.T, baseURL string) chat.Provider {
 	t.Helper()
-	return openConfig(t, dify.Config{Config: upstream.Config{ID: "upstream", APIKey: key}, BaseURL: baseURL})
+	return openConfig(t, upstream.Config{ID: "upstream", APIKey: key, BaseURL: baseURL})
 }
 
-func openConfig(t *testing.T, config dify.Config) *dify.Provider {
+func openConfig(t *testing.T, config upstream.Config) *dify.Provider {
 	t.Helper()
 	p, err := dify.New(config)
 	if err != nil {
@@ -307,7 +307,7 @@ func TestTheSocketIsClosedBeforeTheAnswerIsStopped(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	t.Cleanup(server.Close)
-	config := dify.Config{Config: upstream.Config{APIKey: key}, BaseURL: server.URL}
+	config := upstream.Config{APIKey: key, BaseURL: server.URL}
 	config.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		c, err := new(net.Dialer).DialContext(ctx, network, addr)
 		return conn{c, &closed}, err
@@ -322,7 +322,7 @@ func TestTheSocketIsClosedBeforeTheAnswerIsStopped(t *testing.T) {
 
 func TestWhatIsOverIsNotStopped(t *testing.T) {
 	fake := llmtest.NewServer(t)
-	p := openConfig(t, dify.Config{Config: upstream.Config{ID: "upstream", APIKey: key}, BaseURL: fake.BaseURL})
+	p := openConfig(t, upstream.Config{ID: "upstream", APIKey: key, BaseURL: fake.BaseURL})
 	for _, model := range []string{"words-3", "error-after-3", "filter-3", "status-500", "no-such-model"} {
 		llmtest.Ask(t.Context(), t, p, llmtest.Question(model))
 	}
@@ -353,7 +353,7 @@ func stopless(stops chan<- struct{}) http.Handler {
 func TestCloseCancelsStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stops := make(chan struct{}, 2)
-		config := dify.Config{BaseURL: "http://dify"}
+		config := upstream.Config{BaseURL: "http://dify"}
 		config.Dial = llmtest.Pipes(t, stopless(stops))
 		p := openConfig(t, config)
 		start := time.Now()
@@ -376,7 +376,7 @@ func TestAStopThatHangsEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stops, ended := make(chan struct{}, 1), make(chan string, 2)
 		handler := stopless(stops)
-		config := dify.Config{BaseURL: "http://dify"}
+		config := upstream.Config{BaseURL: "http://dify"}
 		config.Dial = llmtest.Pipes(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			handler.ServeHTTP(w, r)
 			ended <- r.URL.Path
@@ -415,7 +415,7 @@ func TestAPausedWorkflowIsNotAskedAgain(t *testing.T) {
 }
 
 func TestBadBaseURL(t *testing.T) {
-	if _, err := dify.New(dify.Config{BaseURL: "http://user:hunter2@[::1"}); err == nil {
+	if _, err := dify.New(upstream.Config{BaseURL: "http://user:hunter2@[::1"}); err == nil {
 		t.Error("no error")
 	}
 }

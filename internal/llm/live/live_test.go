@@ -28,7 +28,7 @@ const patience = 2 * time.Minute
 // endpoint is where answers are asked for. The names of its variables begin with name.
 type endpoint struct {
 	name    string
-	open    func(config upstream.Config, baseURL string) (provider, error)
+	open    func(config upstream.Config) (provider, error)
 	baseURL string // empty: it has to be in the environment
 	model   string
 	keyless bool
@@ -48,16 +48,16 @@ var endpoints = []endpoint{
 	{name: "OLLAMA", open: openOpenAI, model: "qwen3:0.6b", keyless: true},
 }
 
-func openOpenAI(config upstream.Config, baseURL string) (provider, error) {
-	return openai.New(openai.Config{Config: config, BaseURL: baseURL})
+func openOpenAI(config upstream.Config) (provider, error) {
+	return openai.New(config)
 }
 
-func openAnthropic(config upstream.Config, baseURL string) (provider, error) {
-	return anthropic.New(anthropic.Config{Config: config, BaseURL: baseURL})
+func openAnthropic(config upstream.Config) (provider, error) {
+	return anthropic.New(config)
 }
 
-func openDify(config upstream.Config, baseURL string) (provider, error) {
-	return dify.New(dify.Config{Config: config, BaseURL: baseURL})
+func openDify(config upstream.Config) (provider, error) {
+	return dify.New(config)
 }
 
 // each runs a test for each endpoint that is there. A key in the environment is not enough: whoever runs all tests does
@@ -87,7 +87,7 @@ func each(t *testing.T, test func(t *testing.T, e endpoint, key string)) {
 // ask asks a question of an endpoint.
 func (e endpoint) ask(ctx context.Context, t *testing.T, key, question string, maxTokens int) (llmtest.Answer, error) {
 	t.Helper()
-	p, err := e.open(upstream.Config{ID: e.name, APIKey: key}, e.baseURL)
+	p, err := e.open(upstream.Config{ID: e.name, APIKey: key, BaseURL: e.baseURL})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestTheLimitOfAnAnswer(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	each(t, func(t *testing.T, e endpoint, key string) {
-		p, err := e.open(upstream.Config{ID: e.name, APIKey: key}, e.baseURL)
+		p, err := e.open(upstream.Config{ID: e.name, APIKey: key, BaseURL: e.baseURL})
 		if err != nil {
 			t.Fatal(err)
 		}

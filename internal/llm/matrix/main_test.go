@@ -31,17 +31,11 @@ const (
 
 var types = []struct {
 	name string
-	open func(config upstream.Config, baseURL string) (provider, error)
+	open func(config upstream.Config) (provider, error)
 }{
-	{openAI, func(config upstream.Config, baseURL string) (provider, error) {
-		return openai.New(openai.Config{Config: config, BaseURL: baseURL})
-	}},
-	{anthropicAI, func(config upstream.Config, baseURL string) (provider, error) {
-		return anthropic.New(anthropic.Config{Config: config, BaseURL: baseURL})
-	}},
-	{difyAI, func(config upstream.Config, baseURL string) (provider, error) {
-		return dify.New(dify.Config{Config: config, BaseURL: baseURL})
-	}},
+	{openAI, func(c upstream.Config) (provider, error) { return openai.New(c) }},
+	{anthropicAI, func(c upstream.Config) (provider, error) { return anthropic.New(c) }},
+	{difyAI, func(c upstream.Config) (provider, error) { return dify.New(c) }},
 }
 
 const (
@@ -54,7 +48,7 @@ func each(t *testing.T, test func(t *testing.T, name string, fake *llmtest.Serve
 	for _, kind := range types {
 		t.Run(kind.name, func(t *testing.T) {
 			fake := llmtest.NewServer(t)
-			p, err := kind.open(upstream.Config{ID: providerID, APIKey: key}, fake.BaseURL)
+			p, err := kind.open(upstream.Config{ID: providerID, APIKey: key, BaseURL: fake.BaseURL})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,19 +65,16 @@ type inMemory struct {
 	dialled int
 }
 
-func openInMemory(
-	t *testing.T, open func(config upstream.Config, baseURL string) (provider, error),
-) *inMemory {
+func openInMemory(t *testing.T, open func(config upstream.Config) (provider, error)) *inMemory {
 	t.Helper()
 	m := &inMemory{Handler: llmtest.NewHandler()}
 	dial := llmtest.Pipes(t, m.Handler)
 	t.Cleanup(m.Close)
-	p, err := open(upstream.Config{ID: providerID, APIKey: key, Dial: func(
-		ctx context.Context, network, addr string,
-	) (net.Conn, error) {
+	count := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		m.dialled++
 		return dial(ctx, network, addr)
-	}}, "http://upstream/v1")
+	}
+	p, err := open(upstream.Config{ID: providerID, BaseURL: "http://upstream/v1", APIKey: key, Dial: count})
 	if err != nil {
 		t.Fatal(err)
 	}

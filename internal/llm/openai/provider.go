@@ -4,22 +4,14 @@ package openai
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm/sse"
 	"github.com/parley-chat/parley/internal/llm/upstream"
 )
-
-// Config is how a provider is reached.
-type Config struct {
-	upstream.Config        // its APIKey is sent as a bearer token; empty: none is sent
-	BaseURL         string // without /chat/completions, such as https://api.openai.com/v1; a query is kept
-}
 
 // Provider is a [chat.Provider]. It is safe for concurrent use.
 type Provider struct {
@@ -31,25 +23,21 @@ type Provider struct {
 
 var _ chat.Provider = (*Provider)(nil)
 
-// New returns a provider with connections of its own. It asks nothing of the upstream yet. The errors are those of
-// [upstream.New], and a BaseURL that is none.
-func New(config Config) (*Provider, error) {
-	base, err := url.Parse(config.BaseURL)
-	if err != nil {
-		return nil, fmt.Errorf("provider %s: the base URL is not one", config.ID)
-	}
-	client, err := upstream.New(config.Config)
+// New returns a provider with connections of its own. It asks nothing of the upstream yet. The BaseURL is that before
+// /chat/completions, such as https://api.openai.com/v1; the APIKey is sent as a bearer token, an empty one is not. The
+// errors are those of [upstream.New].
+func New(config upstream.Config) (*Provider, error) {
+	client, err := upstream.New(config)
 	if err != nil {
 		return nil, err
 	}
-	base.Path = strings.TrimRight(base.Path, "/") + "/chat/completions"
-	base.RawPath = ""
-	azure := strings.HasSuffix(base.Hostname(), ".azure.com")
+	url := client.URL("chat", "completions")
+	azure := strings.HasSuffix(url.Hostname(), ".azure.com")
 	p := &Provider{
 		client: client,
-		url:    base.String(),
+		url:    url.String(),
 		header: make(http.Header),
-		native: azure || base.Hostname() == "api.openai.com",
+		native: azure || url.Hostname() == "api.openai.com",
 	}
 	if config.APIKey != "" {
 		p.header.Set("Authorization", "Bearer "+config.APIKey)

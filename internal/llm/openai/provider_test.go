@@ -22,10 +22,10 @@ const key = "sk-the-secret-key"
 // newProvider returns a provider that is closed when the test ends, and before the servers that the test started.
 func newProvider(t *testing.T, baseURL string) chat.Provider {
 	t.Helper()
-	return open(t, openai.Config{Config: upstream.Config{ID: "upstream", APIKey: key}, BaseURL: baseURL})
+	return open(t, upstream.Config{ID: "upstream", APIKey: key, BaseURL: baseURL})
 }
 
-func open(t *testing.T, config openai.Config) chat.Provider {
+func open(t *testing.T, config upstream.Config) chat.Provider {
 	t.Helper()
 	p, err := openai.New(config)
 	if err != nil {
@@ -72,7 +72,7 @@ func TestRequest(t *testing.T) {
 
 func TestNoKeyNoHeader(t *testing.T) {
 	fake := llmtest.NewServer(t)
-	p := open(t, openai.Config{BaseURL: fake.BaseURL})
+	p := open(t, upstream.Config{BaseURL: fake.BaseURL})
 	if _, err := llmtest.Ask(t.Context(), t, p, llmtest.Question("words-1")); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestHosts(t *testing.T) {
 			r.URL.Path = "/chat/completions"
 			fake.ServeHTTP(w, r)
 		}))
-		config := openai.Config{Config: upstream.Config{APIKey: key, Proxy: proxy.URL}, BaseURL: test.base}
+		config := upstream.Config{APIKey: key, Proxy: proxy.URL, BaseURL: test.base}
 		request := llmtest.Question("words-1")
 		request.Parameters.MaxOutputTokens = 64
 		p := open(t, config)

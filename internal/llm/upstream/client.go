@@ -38,6 +38,7 @@ const NoProxy = "none"
 // Config is how an upstream is reached.
 type Config struct {
 	ID             string        // the provider's; names it in errors
+	BaseURL        string        // what the addresses of all calls begin with; a query is kept
 	APIKey         string        // is kept out of errors; sending it is up to the provider
 	ConnectTimeout time.Duration // until a connection is there: name, proxy and TLS included; 0: 10 s
 
@@ -55,15 +56,20 @@ type Config struct {
 // Client asks one upstream. It is safe for concurrent use.
 type Client struct {
 	id, apiKey     string
+	base           *url.URL
 	connectTimeout time.Duration
 	transport      *http.Transport
 	http           *http.Client
 }
 
 // New returns a client with connections of its own. It asks nothing of the upstream yet. The errors are a CAFile that
-// cannot be read and a Proxy that is no URL.
+// cannot be read, and a BaseURL or Proxy that is no URL.
 func New(config Config) (*Client, error) {
-	c := &Client{id: config.ID, apiKey: config.APIKey, connectTimeout: config.ConnectTimeout}
+	base, err := url.Parse(config.BaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("provider %s: the base URL is not one", config.ID) // it may hold a password
+	}
+	c := &Client{id: config.ID, base: base, apiKey: config.APIKey, connectTimeout: config.ConnectTimeout}
 	if c.connectTimeout == 0 {
 		c.connectTimeout = defaultConnectTimeout
 	}
@@ -133,6 +139,9 @@ func authoritiesOf(file string) (*x509.CertPool, error) {
 	}
 	return authorities, nil
 }
+
+// URL gives the address of a call: the base URL with further elements of its path.
+func (c *Client) URL(elements ...string) *url.URL { return c.base.JoinPath(elements...) }
 
 // Close closes the connections that no request uses. Running requests go on.
 func (c *Client) Close() error {
