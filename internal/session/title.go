@@ -27,26 +27,31 @@ const titlePrompt = "Write a title for the conversation below: at most six words
 func (t *turn) nameByWords(err error) {
 	s := t.session
 	question, untitled := t.untitled()
-	refused := err != nil && chat.AsError(err).Code == chat.CodeContentFiltered
-	if !untitled || refused || s.manager.cfg.TitleModel != "" || !s.tryLockRecord() {
+	if !untitled || refused(chat.AsError(err)) || s.manager.cfg.TitleModel != "" || !s.tryLockRecord() {
 		return
 	}
 	defer s.unlockRecord()
 	s.titleFailed(s.editRecord(entitle(firstWords(question))))
 }
 
+// refused reports whether a response ended because of its question's content.
+func refused(err *chat.Error) bool { return err != nil && err.Code == chat.CodeContentFiltered }
+
 // nameByModel has a model make a title once the response is shown, where one does and the session has none. It is not
 // waited for, and does not begin during a drain.
 func (t *turn) nameByModel(answer chat.Message) {
 	s, m := t.session, t.session.manager
 	question, untitled := t.untitled()
-	if !untitled || m.cfg.TitleModel == "" || answer.Text == "" {
+	if !untitled || refused(answer.Error) || m.cfg.TitleModel == "" || answer.Text == "" {
 		return
 	}
 	s.beginNaming()
 	begun := m.beginTitle(func(ctx context.Context) {
 		defer s.endNaming()
-		title := s.askForTitle(ctx, question, answer.Text)
+		title, usage := s.askForTitle(ctx, question, answer.Text)
+		if usage != (chat.Usage{}) {
+			s.titleFailed(s.checkpoint(m.storing, func(draft *chat.Session) { draft.Usage = draft.Usage.Add(usage) }))
+		}
 		s.titleFailed(s.updateRecord(m.storing, entitle(title)))
 	})
 	if !begun {
@@ -97,9 +102,8 @@ func (t *turn) untitled() (question string, ok bool) {
 }
 
 // askForTitle has the model make a title of the exchange. Where it does not, the title is the question's first words.
-func (s *Session) askForTitle(ctx context.Context, question, answer string) (title string) {
+func (s *Session) askForTitle(ctx context.Context, question, answer string) (title string, usage chat.Usage) {
 	m := s.manager
-	var usage chat.Usage
 	request := chat.Request{
 		SessionID: s.id, UserID: s.Record().UserID, MessageID: chat.NewID(), Model: m.cfg.TitleModel,
 		Messages: []chat.PromptMessage{
@@ -110,11 +114,14 @@ func (s *Session) askForTitle(ctx context.Context, question, answer string) (tit
 	grant, err := s.reserve(ctx, request.Messages, titleTokens)
 	if err == nil {
 		request.Parameters.MaxOutputTokens = titleTokens
+		if grant != nil {
+			request.Parameters.MaxOutputTokens = grant.MaxOutputTokens
+		}
 		title, usage, err = m.readTitle(ctx, request)
 		grant.Settle(usage)
 	}
 	if err != nil {
-		title = ""
+		title = "" // half of one is none
 		m.log.Warn("a model made no title", "session", s.id, "model", m.cfg.TitleModel, "error", err)
 	}
 	if usage != (chat.Usage{}) {
@@ -127,7 +134,7 @@ func (s *Session) askForTitle(ctx context.Context, question, answer string) (tit
 	if title = clip(strings.Trim(title, "\"'“”„‘’«»*# ")); title == "" {
 		title = firstWords(question)
 	}
-	return title
+	return title, usage
 }
 
 // readTitle asks the model, and gives the first line of its answer.
@@ -176,7 +183,7 @@ func entitle(title string) func(*chat.Session) []chat.EventBody {
 
 func (s *Session) titleFailed(err error) {
 	if err != nil && chat.AsError(err).Code != chat.CodeSessionEnded {
-		s.manager.log.Warn("a session's title could not be stored", "session", s.id, "error", err)
+		s.manager.log.Warn("a session's title, or what it cost, could not be stored", "session", s.id, "error", err)
 	}
 }
 

@@ -116,12 +116,13 @@ func (h *Hook) ask(ctx context.Context, q question) (v verdict, err error) {
 		return v, err
 	}
 	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		// What comes with it is not quoted: many frameworks repeat what they do not understand, here what a user said.
+		return v, fmt.Errorf("the answer has the status %d", response.StatusCode)
+	}
 	said, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return v, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return v, h.client.Quote(response.Status, said)
 	}
 	if err := json.Unmarshal(said, &v); err != nil {
 		return v, fmt.Errorf("read the verdict: %w", err)
