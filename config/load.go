@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"os"
 	"reflect"
 	"regexp"
@@ -150,11 +151,16 @@ func lookup(environ []string, name string) string {
 
 // checkFiles tries the files that are read at start.
 func checkFiles(cfg Config, ps *problems) {
-	for _, f := range []struct{ key, path string }{
+	type file struct{ key, path string }
+	files := []file{
 		{"server.tls.cert_file", cfg.Server.TLS.CertFile},
 		{"server.tls.key_file", cfg.Server.TLS.KeyFile},
 		{"auth.jwt_public_key_file", cfg.Auth.JWTPublicKeyFile},
-	} {
+	}
+	for i, p := range cfg.LLM.Providers {
+		files = append(files, file{at("llm.providers", i) + ".ca_file", p.CAFile})
+	}
+	for _, f := range files {
 		if f.path == "" {
 			continue
 		}
@@ -164,8 +170,14 @@ func checkFiles(cfg Config, ps *problems) {
 			_ = file.Close() // it was only opened
 		}
 	}
-	if files := cfg.Server.TLS; files.CertFile != "" && files.KeyFile != "" && !ps.touch("server.tls") {
-		if _, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile); err != nil {
+	for i, p := range cfg.LLM.Providers {
+		key := at("llm.providers", i) + ".ca_file"
+		if pem, err := os.ReadFile(p.CAFile); err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			ps.add(key, "names a file without any certificate", "name one that holds the authority's certificate, as PEM")
+		}
+	}
+	if pair := cfg.Server.TLS; pair.CertFile != "" && pair.KeyFile != "" && !ps.touch("server.tls") {
+		if _, err := tls.LoadX509KeyPair(pair.CertFile, pair.KeyFile); err != nil {
 			ps.add("server.tls", "the two files are no certificate with its key: "+err.Error(),
 				"give cert_file the certificate with its chain, and key_file its key, both as PEM")
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm"
+	"github.com/parley-chat/parley/internal/llm/upstream"
 )
 
 func breaking(failures int, delay time.Duration) func(*llm.Config) {
@@ -246,23 +247,88 @@ func TestCancelledTrialDoesNotStick(t *testing.T) {
 	})
 }
 
-// Who leaves a request that was admitted before the breaker opened does not end the trial of another.
-func TestLateLeaverDoesNotEndATrial(t *testing.T) {
+// What becomes of a request that was admitted before the breaker opened decides nothing while another one tries the
+// target.
+func TestTheTrialAloneDecides(t *testing.T) {
+	text := chat.Chunk{Text: "well"}
+	for name, late := range map[string]act{
+		"it is left":                       hangs(),
+		"it is left after its first token": hangs(text),
+		"it fails":                         after(65*time.Second, fails(errDown)),
+		"it fails after its first token":   after(65*time.Second, fails(errDown, "well")),
+		"it is whole":                      after(65*time.Second, says("late")),
+		"it is refused":                    after(65*time.Second, fails(errRejected)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				first := acts(late, fails(errDown), after(10*time.Second, says("Hi")))
+				pool := poolOf(t, breaking(1, time.Minute), to("a", first), to("b", acts(says("Hello"))))
+				ctx, cancel := context.WithTimeout(t.Context(), 66*time.Second)
+				defer cancel()
+				old := make(chan reply)
+				go func() { old <- hear(ctx, pool) }() // admitted while all is well
+				synctest.Wait()
+				hear(t.Context(), pool).isWhole(t, "Hello", "b")
+				time.Sleep(time.Minute)
+				trial := make(chan reply)
+				go func() { trial <- hear(t.Context(), pool) }()
+				<-old
+				breakerIs(t, pool, "a", "half_open")
+				hear(t.Context(), pool).isWhole(t, "Hello", "b")
+				(<-trial).isWhole(t, "Hi", "a")
+				breakerIs(t, pool, "a", "closed")
+			})
+		})
+	}
+}
+
+// A trial whose first token has closed the breaker says nothing of a later one.
+func TestTrialThatIsOverDecidesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		first := acts(hangs(), fails(errDown), after(10*time.Second, says("Hi")), says("Hi"))
+		first := acts(fails(errDown), paced(40*time.Second, "a", "b", "c"), fails(errDown), hangs())
 		pool := poolOf(t, breaking(1, time.Minute), to("a", first), to("b", acts(says("Hello"))))
-		ctx, cancel := context.WithCancel(t.Context())
-		left := make(chan reply)
-		go func() { left <- hear(ctx, pool) }() // admitted while all is well
-		synctest.Wait()
+		hear(t.Context(), pool)
+		time.Sleep(time.Minute)
+		long := make(chan reply)
+		go func() { long <- hear(t.Context(), pool) }()
+		time.Sleep(41 * time.Second) // it has closed the breaker
 		hear(t.Context(), pool).isWhole(t, "Hello", "b")
 		time.Sleep(time.Minute)
+		ctx, cancel := context.WithCancel(t.Context())
 		trial := make(chan reply)
-		go func() { trial <- hear(t.Context(), pool) }()
-		time.Sleep(time.Second)
+		go func() { trial <- hear(ctx, pool) }()
+		synctest.Wait()
+		breakerIs(t, pool, "a", "half_open")
+		(<-long).isWhole(t, "abc", "a")
+		breakerIs(t, pool, "a", "half_open")
 		cancel()
-		<-left
-		(<-trial).isWhole(t, "Hi", "a")
+		<-trial
+	})
+}
+
+// Who has given a first token is there, also for a reader who leaves then.
+func TestReaderWhoLeavesEndsTheRow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		provider := acts(fails(errDown), fails(errDown), hangs(chat.Chunk{Text: "well"}), fails(errDown), fails(errDown), hangs(), fails(errDown))
+		pool := poolOf(t, breaking(3, time.Hour), to("a", provider))
+		for range 6 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			hear(ctx, pool)
+			cancel()
+		}
 		breakerIs(t, pool, "a", "closed")
+		hear(t.Context(), pool) // of the one who left without a token nothing is known
+		breakerIs(t, pool, "a", "open")
+	})
+}
+
+// A target that says nothing at all for the whole time has failed.
+func TestSilenceForTheWholeTimeCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := to("a", acts(hangs()))
+		target.Timeouts.Stream = time.Second
+		pool := poolOf(t, breaking(1, time.Hour), target)
+		hear(t.Context(), pool).hitLimit(t, upstream.LimitStream, time.Second)
+		breakerIs(t, pool, "a", "open")
 	})
 }

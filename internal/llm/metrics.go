@@ -111,6 +111,16 @@ func outcomeOf(err error) outcome {
 	return outcomeError
 }
 
+// maxTokens is more than any response costs.
+const maxTokens = 1 << 30
+
+// plausible gives a usage as it can be: what an upstream says is its own, and sums are made of it.
+func plausible(u chat.Usage) *chat.Usage {
+	u.InputTokens = min(max(u.InputTokens, 0), maxTokens)
+	u.OutputTokens = min(max(u.OutputTokens, 0), maxTokens)
+	return &u
+}
+
 // Account counts what a response cost, and returns its price in millionths of the unit of the model's prices: 0 where
 // it has none.
 func (p *Pool) Account(modelID string, u chat.Usage) (costMicros int64) {

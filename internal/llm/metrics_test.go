@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,7 +134,8 @@ func prompt(texts ...string) []chat.PromptMessage {
 
 func TestModeration(t *testing.T) {
 	down := chat.NewError(chat.CodeLLMUnavailable, "the moderator is down")
-	verdicts := map[string]error{"bad": errFiltered, "U bad": errFiltered, "error": down, "U error": down}
+	verdicts := map[string]error{"bad": errFiltered, "U bad": errFiltered, "error": down, "U error": down,
+		"U one\n\nU bad": errFiltered}
 	tests := []struct {
 		name   string
 		prompt []chat.PromptMessage
@@ -144,12 +146,12 @@ func TestModeration(t *testing.T) {
 		{"the newest is looked at", prompt("one", "A", "two"), []string{"m two"}, []string{"one", "A", "two"}, ""},
 		{"an older one was", prompt("bad", "A", "two"), []string{"m two"}, []string{"bad", "A", "two"}, ""},
 		{"refused", prompt("one", "A", "bad"), []string{"m bad"}, nil, chat.CodeContentFiltered},
-		{"nobody was asked", prompt("U one", "A one", "U two", "three"), []string{"m U one", "m U two", "m three"},
+		{"nobody was asked", prompt("U one", "A one", "U two", "three"), []string{"m three", "m U one\n\nU two"},
 			[]string{"U one", "A one", "U two", "three"}, ""},
-		{"an older one is left out", prompt("U one", "U bad", "A bad", "three"), []string{"m U one", "m U bad", "m three"},
-			[]string{"U one", "A bad", "three"}, ""},
+		{"older ones are left out together", prompt("U one", "U bad", "A bad", "three"), []string{"m three", "m U one\n\nU bad"},
+			[]string{"A bad", "three"}, ""},
 		{"down", prompt("error"), []string{"m error"}, nil, chat.CodeLLMUnavailable},
-		{"down for an older one", prompt("U error", "two"), []string{"m U error"}, nil, chat.CodeLLMUnavailable},
+		{"down for an older one", prompt("U error", "two"), []string{"m two", "m U error"}, nil, chat.CodeLLMUnavailable},
 		{"an unasked newest", prompt("one", "A", "U bad"), []string{"m U bad"}, nil, chat.CodeContentFiltered},
 		{"no question", prompt("A"), nil, []string{"A"}, ""},
 		{"it answers its own text", prompt("two", "A after it"), []string{"m two"}, []string{"two", "A after it"}, ""},
@@ -234,4 +236,25 @@ func TestParameters(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Counters must not go back, and sums not overflow, whatever an upstream says.
+func TestUsageIsPlausible(t *testing.T) {
+	pool := poolOf(t, nil, to("a", acts(func(_ context.Context, yield func(chat.Chunk, error) bool) {
+		_ = yield(chat.Chunk{Text: "Hello", FinishReason: chat.FinishStop}, nil) &&
+			yield(chat.Chunk{Usage: &chat.Usage{InputTokens: -5, OutputTokens: math.MaxInt}}, nil)
+	})))
+	var got chat.Usage
+	for chunk, err := range pool.Stream(t.Context(), chat.Request{Model: "m"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if chunk.Usage != nil {
+			got = *chunk.Usage
+		}
+	}
+	if got.InputTokens != 0 || got.OutputTokens != 1<<30 {
+		t.Errorf("the usage is %+v", got)
+	}
+	pool.Account("m", got)
 }

@@ -223,6 +223,9 @@ func (p *Pool) Stream(ctx context.Context, request chat.Request) iter.Seq2[chat.
 		provider := a.target.ProviderID
 		err = a.answer(func(chunk chat.Chunk) bool {
 			chunk.Provider, provider = provider, ""
+			if chunk.Usage != nil {
+				chunk.Usage = plausible(*chunk.Usage)
+			}
 			return yield(chunk, nil)
 		})
 		a.tell(err)
@@ -326,7 +329,8 @@ func (m *model) allOpen() error {
 }
 
 // ask begins an attempt at a target. Where hedging is on and the first token takes its time it begins one at another
-// target too, and the first that gives a token has won; where neither does it returns the target's own.
+// target too, and the first that gives a token has won; where neither does, or the target refuses the request, it returns
+// the target's own.
 func (p *Pool) ask(ctx context.Context, t *target, others []*target, request chat.Request) *attempt {
 	own := t.attempt(ctx, request)
 	if p.hedgeAfter <= 0 || len(others) == 0 {

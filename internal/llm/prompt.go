@@ -50,17 +50,19 @@ func execute(t *template.Template, metadata map[string]string) (string, error) {
 	return strings.TrimSpace(text.String()), nil
 }
 
-// Prompt makes what a model of the pool is asked of a session's conversation: see the function [Prompt]. Where the
-// model is not configured any more the system prompt is missing; asking it is model_not_found.
-func (p *Pool) Prompt(modelID string, metadata map[string]string, history []chat.Message) []chat.PromptMessage {
+// Prompt makes what a model of the pool is asked of a session's conversation: see the function [Prompt]. The error is
+// that of a system prompt which cannot be made with this metadata: without it no model is to be asked. Where the model
+// is not configured any more there is none; asking it is model_not_found.
+func (p *Pool) Prompt(
+	modelID string, metadata map[string]string, history []chat.Message,
+) (prompt []chat.PromptMessage, err error) {
 	system := ""
 	if m := p.model(modelID); m != nil {
-		var err error
 		if system, err = execute(m.system, metadata); err != nil {
-			p.log.Error("a system prompt cannot be made", "model", modelID, "error", err)
+			return nil, fmt.Errorf("model %s: %w", modelID, err)
 		}
 	}
-	return Prompt(system, history, p.history)
+	return Prompt(system, history, p.history), nil
 }
 
 // Prompt makes what a model is asked of a conversation, which is given and returned oldest first. The system prompt,

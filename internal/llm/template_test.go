@@ -40,15 +40,36 @@ func TestSystemPromptOfTheModel(t *testing.T) {
 		if test.want != "" {
 			want = []string{"system:" + test.want}
 		}
-		if got := show(pool.Prompt("m", test.metadata, history)); !slices.Equal(got, append(want, "user:Hi")) {
+		if got := prompted(t, pool, "m", test.metadata, history); !slices.Equal(got, append(want, "user:Hi")) {
 			t.Errorf("%q with %v gives %q", test.prompt, test.metadata, got)
 		}
-		if got := show(pool.Prompt("other", test.metadata, history)); !slices.Equal(got, []string{"system:Be long.", "user:Hi"}) {
+		if got := prompted(t, pool, "other", test.metadata, history); !slices.Equal(got, []string{"system:Be long.", "user:Hi"}) {
 			t.Errorf("another model is told %q", got)
 		}
-		if got := show(pool.Prompt("gone", test.metadata, history)); !slices.Equal(got, []string{"user:Hi"}) {
+		if got := prompted(t, pool, "gone", test.metadata, history); !slices.Equal(got, []string{"user:Hi"}) {
 			t.Errorf("a model that is not configured is told %q", got)
 		}
+	}
+}
+
+// prompted is what a model of the pool is told.
+func prompted(t *testing.T, pool *llm.Pool, model string, metadata map[string]string, history []chat.Message) []string {
+	t.Helper()
+	prompt, err := pool.Prompt(model, metadata, history)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return show(prompt)
+}
+
+// Without its system prompt a model is not to be asked: the metadata is what a client says.
+func TestASystemPromptThatCannotBeMade(t *testing.T) {
+	pool := poolOf(t, func(c *llm.Config) {
+		c.Models[0].SystemPrompt = "Say nothing of money.{{if .Metadata.lang}} Speak {{slice .Metadata.lang 0 2}}.{{end}}"
+	}, to("a", acts(says())))
+	prompt, err := pool.Prompt("m", map[string]string{"lang": "x"}, []chat.Message{user("m1", "Hi")})
+	if err == nil || prompt != nil {
+		t.Errorf("the prompt is %q, %v", show(prompt), err)
 	}
 }
 
@@ -59,7 +80,7 @@ func TestPoolsPromptKeepsWithinTheBudget(t *testing.T) {
 		c.Models[0].SystemPrompt = "ssss" // 5
 	}, to("a", acts(says())))
 	history := []chat.Message{user("m1", "a"), user("m2", "b"), user("m3", "c")} // 5 each
-	if got := show(pool.Prompt("m", nil, history)); !slices.Equal(got, []string{"system:ssss", "user:b", "user:c"}) {
+	if got := prompted(t, pool, "m", nil, history); !slices.Equal(got, []string{"system:ssss", "user:b", "user:c"}) {
 		t.Errorf("got %q", got)
 	}
 }

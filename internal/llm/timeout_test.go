@@ -83,7 +83,7 @@ func TestNoLimitStrikesInTime(t *testing.T) {
 // A reader may take its time: idle is only the provider.
 func TestSlowReaderIsNotAnIdleProvider(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		target := to("a", acts(says("a", "b", "c")))
+		target := to("a", acts(paced(time.Second/2, "a", "b", "c")))
 		target.Timeouts = llm.Timeouts{FirstToken: time.Second, Idle: time.Second}
 		pool := poolOf(t, nil, target)
 		text := ""

@@ -32,8 +32,8 @@ type Models interface {
 	Has(id string) bool
 	Default() string
 
-	// Prompt makes what a model is asked of a session with this metadata.
-	Prompt(model string, metadata map[string]string, history []chat.Message) []chat.PromptMessage
+	// Prompt makes what a model is asked of a session with this metadata. The error is for the log.
+	Prompt(model string, metadata map[string]string, history []chat.Message) ([]chat.PromptMessage, error)
 
 	// MaxOutputTokens is how long an answer of the model may be; 0: it has no limit of its own.
 	MaxOutputTokens(model string) int

@@ -88,11 +88,6 @@ func (s *Session) updateRecord(ctx context.Context, edit func(*chat.Session) []c
 		return err
 	}
 	defer s.unlockRecord()
-	return s.editRecord(edit)
-}
-
-// editRecord is updateRecord for one who holds the record's gate.
-func (s *Session) editRecord(edit func(*chat.Session) []chat.EventBody) error {
 	draft, err := s.draft()
 	if err != nil {
 		return err
@@ -226,7 +221,7 @@ func (s *Session) adopt(draft chat.Session, places []chat.Place, err error) {
 		return // as the store says
 	}
 	if err != nil {
-		draft.LogEnd, draft.Changed = s.record.LogEnd, s.record.Changed
+		draft.LogEnd, draft.Changed, draft.Usage = s.record.LogEnd, s.record.Changed, s.record.Usage
 	} else {
 		s.log.placed(places)
 		s.journal.Stored(draft.LogEnd)
@@ -245,6 +240,8 @@ func (s *Session) unstored(edit func(*chat.Session)) (draft chat.Session, places
 	}
 	draft.LogEnd = max(s.record.LogEnd, s.log.storable())
 	draft.Changed = max(s.record.Changed, s.log.lastChange(draft.LogEnd))
+	// The sum is always that of the responses up to LogEnd: so none is missing, or there twice, after a crash.
+	draft.Usage = draft.Usage.Add(s.log.usage(s.record.LogEnd, draft.LogEnd))
 	if s.lastMessage.After(draft.LastActiveAt) {
 		draft.LastActiveAt = s.lastMessage
 	}
@@ -317,7 +314,10 @@ func (s *Session) end(ctx context.Context, reason chat.EndReason, pending []<-ch
 	if err := s.storeEnds(); err != nil {
 		return err
 	}
-	draft := s.Record()
+	s.mu.RLock()
+	draft := s.record
+	draft.Usage = draft.Usage.Add(s.log.usage(draft.LogEnd, s.log.end))
+	s.mu.RUnlock()
 	draft.Status, draft.EndReason = chat.SessionStatusEnded, reason
 	draft.AssistedBy, draft.LastActiveAt = nil, chat.Now()
 	if err := s.storeRecord(&draft); err != nil {

@@ -21,13 +21,13 @@ func (s *Session) Send(ctx context.Context, author chat.Author, role chat.Role, 
 		return again, err
 	}
 	var grant *llm.Grant
-	if role == chat.RoleUser && s.isForModel(cmd.MessageID) {
-		var err error
-		if grant, err = s.grant(ctx, cmd.Text); err != nil {
-			return s.refuse(author, cmd, err)
-		}
-	}
 	for {
+		if grant == nil && role == chat.RoleUser && s.isForModel(cmd.MessageID) {
+			var err error
+			if grant, err = s.grant(ctx, cmd.Text); err != nil {
+				return s.refuse(author, cmd, err)
+			}
+		}
 		a, err := s.admit(author, role, cmd, grant)
 		if a.turn == nil && a.wait == nil {
 			grant.Settle(chat.Usage{}) // nothing is asked
@@ -101,6 +101,13 @@ func await(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
+// alreadyDone is what need not be waited for.
+var alreadyDone = func() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}()
+
 // admission is what becomes of a message that somebody sends: it is there already, or has to wait and be tried again,
 // or is to be submitted.
 type admission struct {
@@ -136,6 +143,10 @@ func (s *Session) admit(
 	if answered {
 		if a.wait, err = s.makeRoom(cmd.Interrupt); a.wait != nil || err != nil {
 			return a, err
+		}
+		if grant == nil && s.manager.cfg.Budget != nil {
+			// A moment ago it was for an agent, or was being stored by another attempt, which has failed.
+			return admission{wait: alreadyDone}, nil
 		}
 	}
 	a.message = chat.Message{

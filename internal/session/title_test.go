@@ -320,6 +320,46 @@ func TestTitleOfTheUsersOwnStays(t *testing.T) {
 	})
 }
 
+// While a title is being made no second one is begun.
+func TestOneTitleAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, storetest.NewMemory(), entitled(says(0, "yes"), says(15*time.Second, "Refunds")), byModel)
+		defer h.close(t)
+		s := h.create(t)
+		defer s.Release()
+		for i := range 3 {
+			send(t, s, fmt.Sprint("q", i), "hi")
+			time.Sleep(time.Second)
+		}
+		time.Sleep(time.Minute)
+		if n := len(h.model.callsOf("n")); n != 1 || titleOf(t, h, s) != "Refunds" {
+			t.Errorf("%d titles were made; it is %q", n, titleOf(t, h, s))
+		}
+	})
+}
+
+// A session stays in memory while its title is made, and no longer.
+func TestTitleHoldsItsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, storetest.NewMemory(), entitled(says(0, "yes"), says(15*time.Second, "Refunds")), func(c *session.Config) {
+			byModel(c)
+			c.IdleTimeout, c.GracePeriod, c.CleanupInterval = time.Second, time.Second, time.Second
+		})
+		defer h.close(t)
+		s := h.create(t)
+		send(t, s, "q", "hi")
+		s.Release()
+		time.Sleep(14 * time.Second)
+		if h.MemoryStats().Total != 1 {
+			t.Error("the session has left memory")
+		}
+		time.Sleep(time.Minute)
+		if stored, err := h.store.Session(t.Context(), s.ID()); h.MemoryStats().Total != 0 || err != nil || stored.Title != "Refunds" {
+			t.Errorf("%d sessions are in memory; the title is %q (%v)", h.MemoryStats().Total, stored.Title, err)
+		}
+	})
+}
+
 // Closing cancels the model that makes a title and waits for it; the title is the first words then.
 func TestCloseWaitsForTitles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -475,4 +515,37 @@ func TestTitlesAndMessagesDoNotBlockEachOther(t *testing.T) {
 		s.Release()
 	}
 	h.close(t)
+}
+
+// The title of a session of which the store knows that it has ended, as the answer to that was lost: the response ends,
+// and then the session does.
+func TestTitleAfterALostEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lose atomic.Bool
+		store := &lossy{Memory: storetest.NewMemory()}
+		store.then(func(_ context.Context, operation string) error {
+			if operation == "UpdateSession" && lose.CompareAndSwap(true, false) {
+				return errors.New("the answer is lost")
+			}
+			return nil
+		})
+		h := lossyHouse(t, store, &model{answer: says(0, "yes")}, t.TempDir(), nil)
+		defer h.close(t)
+		s := h.create(t)
+		defer s.Release()
+		lose.Store(true)
+		if err := s.End(t.Context(), chat.EndedByUser); err == nil {
+			t.Fatal("the end is told although its answer was lost")
+		}
+		if _, err := trySend(s, chat.RoleUser, "q", "hi"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if h.Running() != 0 {
+			t.Error("the turn still runs")
+		}
+		if status := s.Record().Status; status != chat.SessionStatusEnded {
+			t.Errorf("the session is %s", status)
+		}
+	})
 }

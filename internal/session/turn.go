@@ -104,7 +104,10 @@ func (t *turn) run() {
 
 // stream asks the model and appends what it answers. It returns nil for a whole answer only.
 func (t *turn) stream() error {
-	request := t.request()
+	request, err := t.request()
+	if err != nil {
+		return err
+	}
 	if cause := context.Cause(t.ctx); cause != nil {
 		return cause // before anybody was asked
 	}
@@ -133,13 +136,15 @@ func (t *turn) stream() error {
 }
 
 // request is what the model is asked.
-func (t *turn) request() chat.Request {
+func (t *turn) request() (request chat.Request, err error) {
 	s := t.session
 	s.mu.RLock()
 	history, record := s.log.history(), s.record
 	s.mu.RUnlock()
-	t.prompt = s.manager.models.Prompt(t.answer.Model, record.Metadata, history)
-	request := chat.Request{
+	if t.prompt, err = s.manager.models.Prompt(t.answer.Model, record.Metadata, history); err != nil {
+		return request, err
+	}
+	request = chat.Request{
 		SessionID: s.id,
 		UserID:    record.UserID,
 		MessageID: t.answer.ID,
@@ -150,7 +155,7 @@ func (t *turn) request() chat.Request {
 	if t.grant != nil {
 		request.Parameters.MaxOutputTokens = t.grant.MaxOutputTokens
 	}
-	return request
+	return request, nil
 }
 
 func (t *turn) take(c chat.Chunk) {
@@ -304,9 +309,6 @@ func (t *turn) checkpoint(final chat.Message) {
 func (t *turn) addTo(draft *chat.Session, final chat.Message) {
 	draft.ResponseTimes = chat.AddResponseTime(draft.ResponseTimes,
 		chat.ResponseTime{FirstTokenMS: final.FirstTokenMS, TotalMS: final.DurationMS}, t.session.manager.cfg.MaxResponseTimes)
-	if final.Usage != nil {
-		draft.Usage = draft.Usage.Add(*final.Usage)
-	}
 	if t.state != "" && draft.ProviderStates[final.Provider] != t.state {
 		states := maps.Clone(draft.ProviderStates) // others may read it
 		if states == nil {

@@ -29,7 +29,11 @@ func (s *Session) grant(ctx context.Context, text string) (*llm.Grant, error) {
 	if output == 0 {
 		output = unlimitedOutput
 	}
-	return s.reserve(ctx, m.models.Prompt(record.Model, record.Metadata, history), output)
+	prompt, err := m.models.Prompt(record.Model, record.Metadata, history)
+	if err != nil {
+		return nil, err
+	}
+	return s.reserve(ctx, prompt, output)
 }
 
 // reserve reserves what a model may cost that is asked a prompt and answers with at most so many tokens.
@@ -48,12 +52,13 @@ func (s *Session) reserve(ctx context.Context, prompt []chat.PromptMessage, outp
 }
 
 // spent gives what the response cost: what the provider says, and an estimate of what it does not say; nil where nobody
-// was asked, or nobody answered.
+// was asked, or nobody answered. Who stops a response before its first word pays for the question: the provider was asked.
 func (t *turn) spent(final chat.Message) *chat.Usage {
+	silent := final.Text == "" && final.Reasoning == ""
 	switch {
 	case t.usage != nil && t.finish != "":
 		return t.usage
-	case t.finish == "" && final.Text == "" && final.Reasoning == "":
+	case t.finish == "" && silent && (final.Status != chat.StatusCancelled || len(t.prompt) == 0):
 		return t.usage
 	}
 	u := chat.Usage{
@@ -87,6 +92,16 @@ func (m *Manager) usageRecord(of *chat.Session, answer chat.Message) *chat.Usage
 	}
 }
 
+// usage sums what the responses cost that ended in the log after a seq and up to another.
+func (l *eventLog) usage(after, upTo int64) (sum chat.Usage) {
+	for _, m := range l.messages {
+		if m.Usage != nil && m.last > after && m.last <= upTo {
+			sum = sum.Add(*m.Usage)
+		}
+	}
+	return sum
+}
+
 // addUsage stores what a response cost, if anything.
 func (s *Session) addUsage(record *chat.UsageRecord) error {
 	if record == nil {
@@ -98,7 +113,7 @@ func (s *Session) addUsage(record *chat.UsageRecord) error {
 }
 
 // accountFor stores what a response cost that the server went down under, or shortly after. What an interrupted one
-// cost nobody has told: it is estimated.
+// cost nobody has told: it is estimated. The session's sum gets it with the next checkpoint.
 func (l *loading) accountFor(ctx context.Context, answer *chat.Message) error {
 	m := l.manager
 	if answer.Status == chat.StatusInterrupted && answer.Usage == nil && answer.Text+answer.Reasoning != "" {
@@ -108,8 +123,12 @@ func (l *loading) accountFor(ctx context.Context, answer *chat.Message) error {
 				before = append(before, stored)
 			}
 		}
+		prompt, err := m.models.Prompt(answer.Model, l.record.Metadata, before)
+		if err != nil {
+			m.log.Warn("what an interrupted response cost is estimated too low", "session", l.record.ID, "error", err)
+		}
 		answer.Usage = &chat.Usage{
-			InputTokens:  llm.EstimatePrompt(m.models.Prompt(answer.Model, l.record.Metadata, before)),
+			InputTokens:  llm.EstimatePrompt(prompt),
 			OutputTokens: llm.EstimateTokens(answer.Reasoning) + llm.EstimateTokens(answer.Text),
 			Estimated:    true,
 		}
@@ -117,7 +136,6 @@ func (l *loading) accountFor(ctx context.Context, answer *chat.Message) error {
 	if answer.Usage == nil {
 		return nil
 	}
-	l.record.Usage = l.record.Usage.Add(*answer.Usage)
 	if err := m.store.AddUsage(ctx, *m.usageRecord(&l.record, *answer)); err != nil {
 		return storageError(err)
 	}

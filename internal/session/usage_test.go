@@ -109,7 +109,7 @@ func TestUsageOfAResponse(t *testing.T) {
 		{"failed, half told", gives(down, usage(40, 7), text("yes")), false, &chat.Usage{InputTokens: 40, OutputTokens: 7, Estimated: true}},
 		{"failed before anything", gives(down), false, nil},
 		{"cut off before anything", gives(nil), false, nil},
-		{"cancelled before anything", stalls(), true, nil},
+		{"cancelled before anything", stalls(), true, &chat.Usage{InputTokens: 5, Estimated: true}}, // the question was sent
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -275,7 +275,7 @@ func TestCrashBeforeTheFirstTokenCostsNothing(t *testing.T) {
 // A crash after a response has ended, while the store does not take all of its end.
 func TestUsageThatOnlyTheJournalHas(t *testing.T) {
 	for _, operations := range [][]string{
-		{"AddUsage", "UpdateSession"}, {"UpdateMessage", "UpdateSession"}, {"UpdateMessage", "AddUsage", "UpdateSession"}, {"UpdateSession"},
+		{"AddUsage", "UpdateSession"}, {"UpdateMessage", "UpdateSession"}, {"UpdateMessage", "AddUsage", "UpdateSession"}, {"UpdateSession"}, {"AddUsage"}, {"UpdateMessage"},
 	} {
 		t.Run(strings.Join(operations, " "), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -307,6 +307,70 @@ func TestUsageOfADrain(t *testing.T) {
 		s.Release()
 		h.close(t)
 		isBilled(t, h.store, s.ID(), 1, chat.Usage{InputTokens: 5, OutputTokens: 1, Estimated: true})
+	})
+}
+
+// The end of a session cancels its response, which is charged, and is in the session's sum.
+func TestUsageOfAResponseThatTheEndCancels(t *testing.T) {
+	for range 20 { // whoever stores the session first
+		synctest.Test(t, func(t *testing.T) {
+			h := newHouse(t, storetest.NewMemory(), &model{answer: hangs}, nil)
+			defer h.close(t)
+			s := h.create(t)
+			defer s.Release()
+			send(t, s, "q", "hi")
+			time.Sleep(time.Second)
+			if err := s.End(t.Context(), chat.EndedByUser); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			isBilled(t, h.store, s.ID(), 1, chat.Usage{InputTokens: 5, OutputTokens: 1, Estimated: true})
+		})
+	}
+}
+
+// Whoever sends a message again while it is being stored, which fails then, does not get an answer beside the budget.
+func TestBudgetOfAMessageThatIsSentTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var budget *llm.Budget
+		var inserts atomic.Int64
+		store := storetest.NewMemory()
+		store.Before = func(_ context.Context, op string) error {
+			if op == "InsertMessage" && inserts.Add(1) == 1 {
+				time.Sleep(time.Second)
+				return errors.New("no disk")
+			}
+			return nil
+		}
+		h := newHouse(t, store, &model{answer: says(time.Second, "yes")}, rationed(1000, store, &budget))
+		defer h.close(t)
+		s := h.create(t)
+		defer s.Release()
+		first := make(chan error)
+		go func() {
+			_, err := trySend(s, chat.RoleUser, "q", "hi")
+			first <- err
+		}()
+		time.Sleep(time.Second / 2)
+		second := make(chan error)
+		go func() {
+			_, err := trySend(s, chat.RoleUser, "q", "hi")
+			second <- err
+		}()
+		if err := <-first; code(err) != chat.CodeStorageUnavailable {
+			t.Errorf("the first one gets %v", err)
+		}
+		if err := <-second; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := h.model.calls()[0].Parameters.MaxOutputTokens; got != 995 {
+			t.Errorf("the answer may have %d tokens, want 995", got)
+		}
+		time.Sleep(time.Minute)
+		if n := left(t, budget); n != 996 {
+			t.Errorf("%d tokens are left", n)
+		}
 	})
 }
 
@@ -535,7 +599,7 @@ func TestGrantIsGivenBack(t *testing.T) {
 			}
 			return c.s.Retry(t.Context(), false)
 		}, chat.CodeForbidden},
-		{"cancelled before anything is answered", 0, func(t *testing.T, c scene) error {
+		{"cancelled before anything is answered", 5, func(t *testing.T, c scene) error {
 			send(t, c.s, "q", "hi")
 			synctest.Wait()
 			c.s.Cancel("")
@@ -613,8 +677,9 @@ func TestGrantOfAnImpatientSender(t *testing.T) {
 			}
 			cancel()
 			time.Sleep(time.Minute)
-			if n := left(t, budget); n != 100_000 {
-				t.Errorf("%d tokens are left of 100000", n)
+			// What was interrupted has cost its questions.
+			if n, want := left(t, budget), []int{100_000 - 5, 100_000 - 5 - 10}[i]; n != want {
+				t.Errorf("%d tokens are left of 100000, want %d", n, want)
 			}
 		}
 	})

@@ -16,6 +16,9 @@ type wireChunk struct {
 			Content          string `json:"content"`
 			ReasoningContent string `json:"reasoning_content"` // llama.cpp, DeepSeek, older vLLM
 			Reasoning        string `json:"reasoning"`         // OpenRouter, Ollama, newer vLLM
+
+			ToolCalls    json.RawMessage `json:"tool_calls"`
+			FunctionCall json.RawMessage `json:"function_call"` // what came before tool_calls
 		} `json:"delta"`
 		FinishReason string `json:"finish_reason"`
 	} `json:"choices"`
@@ -56,7 +59,8 @@ func (p *Provider) decode(data []byte) (chat.Chunk, error) {
 
 // deltaPaths are all that [Provider.decodeAny] reads, but for the code, which only counts beside an error.
 var deltaPaths = jsonscan.NewPaths("choices.0.delta.content", "choices.0.delta.reasoning_content",
-	"choices.0.delta.reasoning", "choices.0.finish_reason", "choices.1",
+	"choices.0.delta.reasoning", "choices.0.delta.tool_calls", "choices.0.delta.function_call",
+	"choices.0.finish_reason", "choices.1",
 	"usage", "usage.prompt_tokens", "usage.completion_tokens", "error", "object")
 
 // What is found at deltaPaths, in their order.
@@ -64,6 +68,8 @@ const (
 	atContent = iota
 	atReasoningContent
 	atReasoning
+	atToolCalls
+	atFunctionCall
 	atFinishReason
 	atSecondChoice
 	atUsage
@@ -78,7 +84,8 @@ const (
 // returns false for an error, a finish reason, and wherever it is not sure that [Provider.decodeAny] gives the same.
 func decodeDelta(data []byte) (chat.Chunk, bool) {
 	var found [deltaValues][]byte
-	if !deltaPaths.Scan(data, found[:]) || found[atSecondChoice] != nil || !jsonscan.IsNull(found[atError]) {
+	if !deltaPaths.Scan(data, found[:]) || found[atSecondChoice] != nil || !jsonscan.IsNull(found[atError]) ||
+		isCall(found[atToolCalls]) || isCall(found[atFunctionCall]) {
 		return chat.Chunk{}, false
 	}
 	switch string(found[atObject]) {
@@ -103,6 +110,9 @@ func decodeDelta(data []byte) (chat.Chunk, bool) {
 	chunk.Usage = &chat.Usage{InputTokens: input, OutputTokens: output}
 	return chunk, ok1 && ok2
 }
+
+// isCall reports whether a field calls for a tool. Some servers have it in every chunk, empty.
+func isCall(field []byte) bool { return !jsonscan.IsNull(field) && string(field) != "[]" }
 
 // decodeAny reads any event, with encoding/json.
 func (p *Provider) decodeAny(data []byte) (chat.Chunk, error) {
@@ -130,6 +140,9 @@ func (p *Provider) decodeAny(data []byte) (chat.Chunk, error) {
 		return chunk, nil
 	}
 	choice := wire.Choices[0]
+	if isCall(choice.Delta.ToolCalls) || isCall(choice.Delta.FunctionCall) {
+		return chat.Chunk{}, upstream.ToolCall // whatever reason it finishes for: not all say tool_calls
+	}
 	chunk.Text = choice.Delta.Content
 	chunk.Reasoning = choice.Delta.ReasoningContent
 	if chunk.Reasoning == "" { // some servers send both, with the same text

@@ -62,6 +62,8 @@ var doubtful = []string{
 	`{"object":5}`,
 	`{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}`,
 	`{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}`,
+	`{"choices":[{"delta":{"content":"a","tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}`,
+	`{"choices":[{"delta":{"function_call":{"name":"f","arguments":""}}}]}`,
 	`{"choices":[{"delta":{"content":"a"},"finish_reason":5}]}`,
 	`{"choices":[{"delta":{"content":"a"}},{"delta":{"content":5}}]}`,
 	`{"choices":[{"delta":{"content":"a"}},null]}`,
@@ -102,7 +104,7 @@ var unusual = []string{
 	`{"choices":[{"delta":null,"finish_reason":""}]}`,
 	`{"choices":[{"delta":{"content":null,"reasoning_content":"","reasoning":"a"}}]}`,
 	`{"choices":[{"delta":{"content":"\u00e9\ud83d\ude00\ud83d\n","reasoning_content":"a","reasoning":"b"}}]}`,
-	`{"choices":[{"delta":{"content":"a","tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}],"code":{}}`,
+	`{"choices":[{"delta":{"content":"a","tool_calls":[],"function_call":null}}],"code":{}}`,
 	`{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":8,"prompt_tokens_details":{"cached_tokens":0}}}`,
 	`{"choices":[],"usage":{"prompt_tokens":null}}`,
 }

@@ -8,12 +8,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -22,6 +24,10 @@ const (
 	defaultConnectTimeout = 10 * time.Second
 
 	idleConnTimeout = 90 * time.Second
+
+	// minSecret is how long a secret is at least, in bytes: an api-version of a base URL's query is none, and to take a
+	// shorter one out of a text would tell more than it hides.
+	minSecret = 4
 
 	// maxIdleConns is how many connections wait for the next request. A server has as many requests running as there
 	// are people waiting for an answer, and a handshake costs more than an idle socket.
@@ -55,7 +61,8 @@ type Config struct {
 
 // Client asks one upstream. It is safe for concurrent use.
 type Client struct {
-	id, apiKey     string
+	id             string
+	secrets        *strings.Replacer // takes them out of a text
 	base           *url.URL
 	connectTimeout time.Duration
 	transport      *http.Transport
@@ -69,7 +76,8 @@ func New(config Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("provider %s: the base URL is not one", config.ID) // it may hold a password
 	}
-	c := &Client{id: config.ID, base: base, apiKey: config.APIKey, connectTimeout: config.ConnectTimeout}
+	c := &Client{id: config.ID, base: base, connectTimeout: config.ConnectTimeout}
+	c.secrets = secretsOf(config.APIKey, base)
 	if c.connectTimeout == 0 {
 		c.connectTimeout = defaultConnectTimeout
 	}
@@ -105,6 +113,26 @@ func New(config Config) (*Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil
+}
+
+// secretsOf finds the key, in the forms in which an upstream may repeat it, and what of the base URL may be one.
+func secretsOf(key string, base *url.URL) *strings.Replacer {
+	secrets := []string{key}
+	for _, values := range base.Query() {
+		secrets = append(secrets, values...)
+	}
+	if password, ok := base.User.Password(); ok {
+		secrets = append(secrets, password, base.User.Username())
+	}
+	var pairs []string
+	for _, s := range secrets {
+		if len(s) < minSecret {
+			continue
+		}
+		asJSON, _ := json.Marshal(s) // a string cannot fail
+		pairs = append(pairs, s, "[key]", strings.Trim(string(asJSON), `"`), "[key]", url.QueryEscape(s), "[key]")
+	}
+	return strings.NewReplacer(pairs...)
 }
 
 func proxyOf(setting string) (func(*http.Request) (*url.URL, error), error) {
@@ -149,8 +177,15 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Do sends a request that is no stream, such as one to stop an answer. The caller closes the body.
-func (c *Client) Do(r *http.Request) (*http.Response, error) { return c.http.Do(r) }
+// Do sends a request, such as one to stop an answer. The caller closes the body. The error names the host and no more of
+// the URL, which may hold a key.
+func (c *Client) Do(r *http.Request) (*http.Response, error) {
+	response, err := c.http.Do(r)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		err = fmt.Errorf("%s %s: %w", r.Method, r.URL.Host, failed.Err)
+	}
+	return response, err
+}
 
 // Timeout says which limit an upstream has exceeded. It is the cause of an error with the code llm_timeout.
 type Timeout struct {

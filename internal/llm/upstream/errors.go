@@ -83,9 +83,7 @@ func retryAfter(header string, now time.Time) time.Duration {
 // Quote makes a cause of what the upstream said: bounded, and without the key, which some repeat.
 func (c *Client) Quote(about string, said []byte) error {
 	text := strings.ToValidUTF8(string(said), "\uFFFD")
-	if c.apiKey != "" {
-		text = strings.ReplaceAll(text, c.apiKey, "[key]")
-	}
+	text = c.secrets.Replace(text)
 	if len(text) > maxQuote {
 		text = strings.ToValidUTF8(text[:maxQuote], "")
 	}

@@ -103,6 +103,9 @@ func (c *Client) stream(ctx context.Context, call Call, emit func(chat.Chunk) bo
 	}
 	defer func() { _ = response.Body.Close() }()
 	defer hangUp()
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return unavailable.WithCause(errors.New("status 101")) // its body is the socket itself, and has no end
+	}
 	if response.StatusCode != http.StatusOK {
 		return c.refusal(call, response, peek(response.Body, hangUp))
 	}
@@ -130,7 +133,7 @@ func (c *Client) post(ctx context.Context, call Call, connected func()) (*http.R
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "text/event-stream")
 	r.Header.Set("User-Agent", "parley")
-	return c.http.Do(r)
+	return c.Do(r)
 }
 
 // relay reads the events of an answer. hangUp ends the request; the read that waits fails.

@@ -1,10 +1,12 @@
 package upstream_test
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -143,5 +145,53 @@ func TestHeader(t *testing.T) {
 	}
 	if len(header) != 1 {
 		t.Errorf("the header of the call has become %v", header)
+	}
+}
+
+// Its body is the socket: reading it would not end with the request.
+func TestSwitchingProtocolsIsNoAnswer(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		io.Copy(io.Discard, conn) // until the client leaves
+	}))
+	t.Cleanup(server.Close)
+	_, err := llmtest.Ask(t.Context(), t, provider{client: open(t, upstream.Config{}), url: server.URL}, chat.Request{})
+	if !errors.Is(err, chat.NewError(chat.CodeLLMUnavailable, "")) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What of the configuration may be a secret stands in no error, whoever repeats it, and however it is written.
+func TestErrorsHoldNoSecret(t *testing.T) {
+	const odd = `sk-<"odd">&key`
+	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusUnauthorized)
+		json.NewEncoder(w).Encode(map[string]string{"bad": odd, "at": r.URL.String()})
+		io.WriteString(w, url.QueryEscape(odd)+odd)
+	}))
+	dead := httptest.NewServer(nil)
+	dead.Close()
+	t.Cleanup(echo.Close)
+	for _, base := range []string{echo.URL + "?key=in-the-query", strings.Replace(dead.URL, "//", "//someone:pass-word@", 1) + "?key=in-the-query"} {
+		client, err := upstream.New(upstream.Config{ID: "p", BaseURL: base, APIKey: odd})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		_, err = llmtest.Ask(t.Context(), t, provider{client: client, url: client.URL("v1").String()}, chat.Request{})
+		if err == nil {
+			t.Fatal("no error")
+		}
+		for _, secret := range []string{"odd", "in-the-query", "someone", "pass-word"} {
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("%s is in %q", secret, err)
+			}
+		}
 	}
 }
