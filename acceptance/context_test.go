@@ -167,3 +167,20 @@ func TestContextIsCutBetweenTurns(t *testing.T) {
 		t.Errorf("beyond all limits the upstream is asked\n%s", got)
 	}
 }
+
+// No model is asked without the system prompt that its operator wrote, whatever a client gives as metadata.
+func TestSystemPromptThatCannotBeMade(t *testing.T) {
+	up := startUpstream(t)
+	s := startServer(t, section("", []string{up.provider("up")}, model("m", "up/echo",
+		"system_prompt: 'Keep to the rules. {{if .Metadata.name}}{{slice .Metadata.name 0 3}}{{end}}'")))
+	for _, name := range []string{"alice", "al"} {
+		c := s.dial(token("alice"))
+		c.open("metadata", map[string]string{"name": name})
+		c.ask("q", "hi")
+		for _, r := range up.requests(t) {
+			if !strings.HasPrefix(prompt(r), "system: Keep to the rules.") {
+				t.Errorf("for %q the upstream is asked\n%s", name, prompt(r))
+			}
+		}
+	}
+}

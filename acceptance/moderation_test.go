@@ -183,3 +183,28 @@ func TestModerationWithoutAVerdict(t *testing.T) {
 		}
 	}
 }
+
+// However much was said that no model has seen, one message asks the moderator no more than twice.
+func TestModerationOfManyMessages(t *testing.T) {
+	up := startUpstream(t)
+	s := startServer(t, up.moderated(""))
+	c := s.dial(token("alice"))
+	c.open()
+	agent := s.dial(token("ann", "agent"))
+	agent.open("session_id", c.session, "as", "agent")
+	c.until("agent.joined")
+	for n := range 20 {
+		c.send("message.send", "message_id", fmt.Sprint("to-ann-", n), "text", fmt.Sprint("to Ann ", n))
+		c.until("message.created")
+	}
+	agent.send("session.leave")
+	c.until("agent.left")
+	for n := range 3 {
+		before := len(up.moderations(t))
+		c.ask(fmt.Sprint("q", n), fmt.Sprint("question ", n))
+		asked := up.moderations(t)[before:]
+		if len(asked) > 2 || n == 0 && !strings.Contains(strings.Join(asked, "\n"), "to Ann 19") {
+			t.Errorf("for message %d the moderator is asked %d times: %q", n, len(asked), asked)
+		}
+	}
+}

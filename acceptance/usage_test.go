@@ -5,6 +5,7 @@ package acceptance_test
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -236,4 +237,27 @@ func TestBudgetKnowsInterruptedResponses(t *testing.T) {
 	d := s.dial(token("alice"))
 	d.open()
 	checkBudgetExceeded(t, s, d, "q")
+}
+
+// A response that is stopped before its first token has cost its prompt: who stops them all does not ask for nothing.
+func TestBudgetOfStoppedResponses(t *testing.T) {
+	up := startUpstream(t)
+	s := startServer(t, up.scripted(budget(5000), "hang"))
+	c := s.dial(token("alice"))
+	c.open()
+	for n := range 5 {
+		c.send("message.send", "message_id", fmt.Sprint("q", n), "text", strings.Repeat("word ", 2000)) // 2504 tokens
+		if f := c.next(); f.str("type") == "error" {
+			if f.str("error", "code") != "budget_exceeded" || n != 1 {
+				t.Errorf("message %d is answered with %v", n, f)
+			}
+			return
+		}
+		up.await(t, "requests", n+1)
+		c.send("response.cancel")
+		if end := c.until("message.completed"); end.num("usage", "input_tokens") == 0 || end.at("usage", "estimated") != true {
+			t.Errorf("the usage of a prompt that the upstream has is %v", end["usage"])
+		}
+	}
+	t.Error("five times the budget is spent, and nobody says so")
 }
