@@ -242,6 +242,7 @@ func TestR06_4_AMissingSecretIsAProblem(t *testing.T) {
 		"empty file":       {noAuth, []string{"PARLEY_AUTH_JWT_SECRET_FILE=" + os.DevNull}, keys{"auth.jwt_secret"}},
 		"no variable":      {provider("api_key_env: NOT_THERE"), nil, keys{"llm.providers[0].api_key_env"}},
 		"no key file":      {provider("api_key_file: /no/such/file"), nil, keys{"llm.providers[0].api_key_file"}},
+		"no CA file":       {provider("ca_file: /no/such/file"), nil, keys{"llm.providers[0].ca_file"}},
 		"key and key file": {provider("api_key_file: /x, api_key: y"), nil, keys{"llm.providers[0]"}},
 		"two ways":         {valid, []string{"PARLEY_AUTH_JWT_PUBLIC_KEY_FILE=" + os.DevNull}, keys{"auth"}},
 		"no public key": {noAuth, []string{"PARLEY_AUTH_JWT_PUBLIC_KEY_FILE=/no/such/file"},

@@ -245,7 +245,7 @@ func (c Config) checkBounds(ps *problems) {
 
 // within checks a range; both ends belong to it.
 func within[T cmp.Ordered](ps *problems, key string, value, low, high T) {
-	if value < low || value > high {
+	if !(value >= low && value <= high) { // nor is NaN within
 		ps.add(key, fmt.Sprintf("%v is out of range", value), fmt.Sprintf("choose a value from %v to %v", low, high))
 	}
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"fmt"
 	"io"
 	"math"
 	"net/url"
@@ -10,6 +12,7 @@ import (
 	"strings"
 	"text/template"
 	"time"
+	"unicode"
 )
 
 // modelID is what a provider's or a model's ID looks like: it appears in targets, URLs and metrics.
@@ -88,7 +91,7 @@ func (l LLM) checkProviders(ps *problems) []string {
 		if p.BaseURL != "" && !isWebURL(p.BaseURL) {
 			ps.add(key+".base_url", "is not an http or https URL", "write it like https://api.openai.com/v1")
 		}
-		p.checkConnection(ps, key)
+		l.checkConnection(ps, key, p)
 	}
 	return ids
 }
@@ -101,13 +104,16 @@ var homes = map[string]string{
 }
 
 // checkConnection checks how a provider is reached, and its timeouts.
-func (p Provider) checkConnection(ps *problems, key string) {
+func (l LLM) checkConnection(ps *problems, key string, p Provider) {
 	if p.Proxy != "" && p.Proxy != NoProxy {
 		u, err := url.Parse(p.Proxy)
 		if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) {
 			ps.add(key+".proxy", "is not the URL of a proxy",
 				"write it like http://proxy.example.com:3128 or socks5://127.0.0.1:1080, or "+NoProxy)
 		}
+	}
+	if strings.ContainsFunc(p.APIKey, unicode.IsControl) {
+		ps.add(key+".api_key", "holds a line break or another control character", "give just the key, on one line")
 	}
 	for _, d := range []struct {
 		name  string
@@ -120,6 +126,10 @@ func (p Provider) checkConnection(ps *problems, key string) {
 	} {
 		if d.value != 0 {
 			within(ps, key+d.name, d.value, time.Millisecond, 24*time.Hour)
+		}
+		if stream := cmp.Or(p.StreamTimeout, l.StreamTimeout); d.value > stream {
+			ps.add(key+d.name, fmt.Sprintf("%v is longer than a whole response may take, %v", d.value, stream),
+				"lower it, or raise "+key+".stream_timeout")
 		}
 	}
 }

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -115,6 +116,7 @@ func TestR19_5_ValuesOutOfRange(t *testing.T) {
 			func(c *config.Config) { c.LLM.Models[0].Targets[0] = "doctor" },
 			func(c *config.Config) { c.LLM.Models[0].Targets[0] = "nobody/x" },
 		},
+		"llm.models[0].price.input":  {func(c *config.Config) { c.LLM.Models[0].Price.Input = math.NaN() }},
 		"storage.driver":             {func(c *config.Config) { c.Storage.Driver = "mysql" }},
 		"storage.retry.max_attempts": {func(c *config.Config) { c.Storage.Retry.MaxAttempts = 0 }},
 		"storage.retry.initial_backoff": {

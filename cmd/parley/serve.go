@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync"
@@ -37,7 +38,9 @@ func serveCommand(environ []string) *cobra.Command {
 func serve(cmd *cobra.Command, cfg config.Config, ready func(addr string)) error {
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
-	server, err := parley.New(cfg, newLogger(cfg.Log, cmd.ErrOrStderr()))
+	log := newLogger(cfg.Log, cmd.ErrOrStderr())
+	slog.SetDefault(log) // net/http has things to say that it tells no other logger
+	server, err := parley.New(cfg, log)
 	if err != nil {
 		return err
 	}

@@ -156,7 +156,7 @@ func (a *attempt) close() {
 	}
 }
 
-// tell records, once, what became of the attempt: for the breaker, in the metrics, and in the log where it failed.
+// tell records, once, what became of the attempt: for the breaker and in the metrics.
 func (a *attempt) tell(err error) {
 	if a.told {
 		return
@@ -165,10 +165,12 @@ func (a *attempt) tell(err error) {
 	t, outcome := a.target, outcomeOf(err)
 	t.settle(outcome, a.err == nil, a.trial)
 	t.metrics.attempts.WithLabelValues(t.ProviderID, t.Model, string(outcome)).Inc()
-	if err != nil && outcome != outcomeCancelled {
-		a.log.Warn("a provider failed", "outcome", string(outcome), "error", err,
-			"after", time.Since(a.started).Round(time.Millisecond).String())
-	}
+}
+
+// passedOver logs why an attempt is not the last one: whoever asked learns nothing of it.
+func (a *attempt) passedOver(next string) {
+	a.log.Warn("a provider failed", "next", next, "outcome", string(outcomeOf(a.err)), "error", a.err,
+		"after", time.Since(a.started).Round(time.Millisecond).String())
 }
 
 // transient reports whether the same target may answer the same request next time.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,11 +107,15 @@ func TestOutcomes(t *testing.T) {
 type moderator struct {
 	verdicts map[string]error
 	hangs    bool
-	asked    []string
+
+	mu    sync.Mutex // guards the field below
+	asked []string
 }
 
 func (m *moderator) Check(ctx context.Context, r chat.Request, text string) error {
+	m.mu.Lock()
 	m.asked = append(m.asked, r.Model+" "+text)
+	m.mu.Unlock()
 	if m.hangs {
 		<-ctx.Done()
 		return ctx.Err()
@@ -134,8 +140,7 @@ func prompt(texts ...string) []chat.PromptMessage {
 
 func TestModeration(t *testing.T) {
 	down := chat.NewError(chat.CodeLLMUnavailable, "the moderator is down")
-	verdicts := map[string]error{"bad": errFiltered, "U bad": errFiltered, "error": down, "U error": down,
-		"U one\n\nU bad": errFiltered}
+	verdicts := map[string]error{"bad": errFiltered, "U bad": errFiltered, "error": down, "U error": down}
 	tests := []struct {
 		name   string
 		prompt []chat.PromptMessage
@@ -146,12 +151,12 @@ func TestModeration(t *testing.T) {
 		{"the newest is looked at", prompt("one", "A", "two"), []string{"m two"}, []string{"one", "A", "two"}, ""},
 		{"an older one was", prompt("bad", "A", "two"), []string{"m two"}, []string{"bad", "A", "two"}, ""},
 		{"refused", prompt("one", "A", "bad"), []string{"m bad"}, nil, chat.CodeContentFiltered},
-		{"nobody was asked", prompt("U one", "A one", "U two", "three"), []string{"m three", "m U one\n\nU two"},
+		{"nobody was asked", prompt("U one", "A one", "U two", "three"), []string{"m U one", "m U two", "m three"},
 			[]string{"U one", "A one", "U two", "three"}, ""},
-		{"older ones are left out together", prompt("U one", "U bad", "A bad", "three"), []string{"m three", "m U one\n\nU bad"},
-			[]string{"A bad", "three"}, ""},
+		{"an older one is left out", prompt("U one", "U bad", "A bad", "three"), []string{"m U one", "m U bad", "m three"},
+			[]string{"U one", "A bad", "three"}, ""},
 		{"down", prompt("error"), []string{"m error"}, nil, chat.CodeLLMUnavailable},
-		{"down for an older one", prompt("U error", "two"), []string{"m two", "m U error"}, nil, chat.CodeLLMUnavailable},
+		{"down for an older one", prompt("U error", "two"), []string{"m U error", "m two"}, nil, chat.CodeLLMUnavailable},
 		{"an unasked newest", prompt("one", "A", "U bad"), []string{"m U bad"}, nil, chat.CodeContentFiltered},
 		{"no question", prompt("A"), nil, []string{"A"}, ""},
 		{"it answers its own text", prompt("two", "A after it"), []string{"m two"}, []string{"two", "A after it"}, ""},
@@ -167,6 +172,8 @@ func TestModeration(t *testing.T) {
 			if codeOf(end) != test.code {
 				t.Errorf("it ends with %v, want %q", end, test.code)
 			}
+			slices.Sort(guard.asked) // they come at the same time
+			slices.Sort(test.asked)
 			if fmt.Sprint(guard.asked) != fmt.Sprint(test.asked) {
 				t.Errorf("the moderator was asked %q, want %q", guard.asked, test.asked)
 			}
@@ -257,4 +264,28 @@ func TestUsageIsPlausible(t *testing.T) {
 		t.Errorf("the usage is %+v", got)
 	}
 	pool.Account("m", got)
+}
+
+// An older message is asked about once, and stays left out when the moderator has no verdicts any more.
+func TestVerdictsAreRemembered(t *testing.T) {
+	guard, provider := &moderator{verdicts: map[string]error{"U bad": errFiltered}}, acts(says("Hello"))
+	pool := poolOf(t, func(c *llm.Config) { c.Moderator = guard }, to("a", provider))
+	for range 3 {
+		request := chat.Request{SessionID: "s", Model: "m", Messages: prompt("U one", "U bad", "A", "three")}
+		for _, err := range pool.Stream(t.Context(), request) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, m := range provider.requests[len(provider.requests)-1].Messages {
+			if m.Text == "U bad" {
+				t.Error("what was refused goes to the provider")
+			}
+		}
+		guard.verdicts = nil // it is down, and its operator lets everything through
+	}
+	slices.Sort(guard.asked)
+	if want := []string{"m U bad", "m U one", "m three", "m three", "m three"}; !slices.Equal(guard.asked, want) {
+		t.Errorf("the moderator was asked %q, want %q", guard.asked, want)
+	}
 }

@@ -74,6 +74,7 @@ type Pool struct {
 	retry      Retry
 	hedgeAfter time.Duration
 	moderator  Moderator
+	verdicts   verdicts
 	metrics    *metrics
 	log        *slog.Logger
 }
@@ -266,6 +267,9 @@ func (p *Pool) first(ctx context.Context, m *model, request chat.Request) (*atte
 		if last = a; a.err == nil || !a.othersMay() {
 			break
 		}
+		if i+1 < len(m.targets) {
+			a.passedOver("another target")
+		}
 	}
 	if last != nil {
 		return last, nil
@@ -306,6 +310,7 @@ func (p *Pool) backoff(ctx context.Context, failed *attempt, n int, others bool)
 		}
 		wait = after
 	}
+	failed.passedOver("again in " + wait.Round(time.Millisecond).String())
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {

@@ -242,6 +242,7 @@ func (s *Session) unstored(edit func(*chat.Session)) (draft chat.Session, places
 	draft.Changed = max(s.record.Changed, s.log.lastChange(draft.LogEnd))
 	// The sum is always that of the responses up to LogEnd: so none is missing, or there twice, after a crash.
 	draft.Usage = draft.Usage.Add(s.log.usage(s.record.LogEnd, draft.LogEnd))
+	draft.ProviderStates = s.states
 	if s.lastMessage.After(draft.LastActiveAt) {
 		draft.LastActiveAt = s.lastMessage
 	}

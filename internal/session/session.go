@@ -30,7 +30,8 @@ type Session struct {
 	log         eventLog
 	written     <-chan struct{} // closed when the journal has the last event
 	nextN       int64
-	turn        *turn // the response in progress
+	turn        *turn             // the response in progress
+	states      map[string]string // the record's ProviderStates, and what came since it was stored; replaced, never changed
 	submissions map[string]*submission
 	ending      bool
 	naming      bool      // a model makes its title
@@ -55,6 +56,7 @@ func newSession(m *Manager, record chat.Session, log eventLog, nextN int64) *Ses
 		gone:        make(chan struct{}),
 		recordGate:  make(chan struct{}, 1),
 		record:      record,
+		states:      record.ProviderStates,
 		log:         log,
 		written:     written,
 		nextN:       nextN,

@@ -37,6 +37,7 @@ type turn struct {
 	firstToken time.Duration
 	finish     chat.FinishReason
 	usage      *chat.Usage
+	counted    bool // the usage is that of the whole answer
 	prompt     []chat.PromptMessage
 	state      string // what the provider wants to be kept with the session
 }
@@ -139,7 +140,7 @@ func (t *turn) stream() error {
 func (t *turn) request() (request chat.Request, err error) {
 	s := t.session
 	s.mu.RLock()
-	history, record := s.log.history(), s.record
+	history, record, states := s.log.history(), s.record, s.states
 	s.mu.RUnlock()
 	if t.prompt, err = s.manager.models.Prompt(t.answer.Model, record.Metadata, history); err != nil {
 		return request, err
@@ -150,7 +151,7 @@ func (t *turn) request() (request chat.Request, err error) {
 		MessageID: t.answer.ID,
 		Model:     t.answer.Model,
 		Messages:  t.prompt,
-		States:    record.ProviderStates,
+		States:    states,
 	}
 	if t.grant != nil {
 		request.Parameters.MaxOutputTokens = t.grant.MaxOutputTokens
@@ -163,7 +164,7 @@ func (t *turn) take(c chat.Chunk) {
 		t.finish = c.FinishReason
 	}
 	if c.Usage != nil {
-		t.usage = c.Usage
+		t.usage, t.counted = c.Usage, t.finish != ""
 	}
 	if c.State != "" {
 		t.state = c.State
@@ -278,6 +279,7 @@ func (t *turn) complete(err error, inserted bool) {
 			}
 			s.lastMessage = chat.Now()
 		}
+		t.keepState(final.Provider)
 		s.turn = nil
 	})
 	close(t.done)
@@ -309,14 +311,20 @@ func (t *turn) checkpoint(final chat.Message) {
 func (t *turn) addTo(draft *chat.Session, final chat.Message) {
 	draft.ResponseTimes = chat.AddResponseTime(draft.ResponseTimes,
 		chat.ResponseTime{FirstTokenMS: final.FirstTokenMS, TotalMS: final.DurationMS}, t.session.manager.cfg.MaxResponseTimes)
-	if t.state != "" && draft.ProviderStates[final.Provider] != t.state {
-		states := maps.Clone(draft.ProviderStates) // others may read it
-		if states == nil {
-			states = make(map[string]string)
-		}
-		states[final.Provider] = t.state
-		draft.ProviderStates = states
+}
+
+// keepState keeps what the provider wants to be kept, before the next response can begin. The lock is held.
+func (t *turn) keepState(provider string) {
+	s := t.session
+	if t.state == "" || s.states[provider] == t.state {
+		return
 	}
+	states := maps.Clone(s.states)
+	if states == nil {
+		states = make(map[string]string)
+	}
+	states[provider] = t.state
+	s.states = states
 }
 
 // store stores the response as m, inserting it where that was not done yet.
@@ -410,7 +418,10 @@ func (t *turn) outcome(err error) (chat.Status, chat.FinishReason, *chat.Error) 
 
 // log is for what happens to this response.
 func (t *turn) log() *slog.Logger {
-	return t.session.manager.log.With("session", t.session.id, "message", t.answer.ID, "model", t.answer.Model,
+	t.session.mu.RLock()
+	provider := t.msg.Provider
+	t.session.mu.RUnlock()
+	return t.session.manager.log.With("session", t.session.id, "message", t.answer.ID, "model", t.answer.Model, "provider", provider,
 		"after", time.Since(t.started).Round(time.Millisecond).String())
 }
 

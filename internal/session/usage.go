@@ -52,13 +52,14 @@ func (s *Session) reserve(ctx context.Context, prompt []chat.PromptMessage, outp
 }
 
 // spent gives what the response cost: what the provider says, and an estimate of what it does not say; nil where nobody
-// was asked, or nobody answered. Who stops a response before its first word pays for the question: the provider was asked.
+// was asked, or nobody answered. Who stops a response before its first word pays for
+// the question, if a provider was asked.
 func (t *turn) spent(final chat.Message) *chat.Usage {
 	silent := final.Text == "" && final.Reasoning == ""
 	switch {
-	case t.usage != nil && t.finish != "":
+	case t.usage != nil && t.counted && (t.usage.OutputTokens > 0 || silent):
 		return t.usage
-	case t.finish == "" && silent && (final.Status != chat.StatusCancelled || len(t.prompt) == 0):
+	case t.finish == "" && silent && (final.Status != chat.StatusCancelled || final.Provider == ""):
 		return t.usage
 	}
 	u := chat.Usage{

@@ -339,6 +339,9 @@ func TestDeltasThatWaitAreJoined(t *testing.T) {
 			if f["type"] == "message.completed" {
 				break
 			}
+			if f["type"] != "message.delta" {
+				continue // the session's title
+			}
 			text += f["text"].(string)
 			frames++
 		}

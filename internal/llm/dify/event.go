@@ -43,6 +43,8 @@ type answer struct {
 	asked  question
 	next   state // its ConversationID is empty until Dify has told it
 
+	limit int    // of its tokens, which Dify is not told; 0: none
+	size  int    // in bytes, so far
 	task  string // empty: not known yet
 	agent bool   // there was an agent_message
 	ended bool   // at Dify, well or badly
@@ -51,11 +53,19 @@ type answer struct {
 
 // decode reads one event. The events and apps that there are grow in number: unknown ones are passed over.
 func (a *answer) decode(data []byte) (chunk chat.Chunk, done bool, err error) {
-	if chunk, ok := a.decodeDelta(data); ok {
-		return chunk, false, nil
+	chunk, ok := a.decodeDelta(data)
+	if !ok {
+		chunk, done, err = a.decodeAny(data)
 	}
-	return a.decodeAny(data)
+	a.size += len(chunk.Text) + len(chunk.Reasoning)
+	if err == nil && !done && a.limit > 0 && a.size >= a.limit*bytesPerToken {
+		chunk.FinishReason, done = chat.FinishLength, true // and the task is stopped
+	}
+	return chunk, done, err
 }
+
+// bytesPerToken is how much text makes a token, about.
+const bytesPerToken = 4
 
 // deltaPaths are all that [answer.decodeAny] reads of the events that carry text or reasoning.
 var deltaPaths = jsonscan.NewPaths("event", "task_id", "conversation_id", "answer", "data.reasoning")

@@ -67,7 +67,8 @@ func (p *Provider) Close() error {
 // have any more is begun anew, without a word. There is no finish reason length, and content_filter where Dify's
 // moderation takes back what the application said. An answer that is left, or whose ctx ends, is stopped at Dify too.
 //
-// Of the parameters none is sent: temperature and length are the application's.
+// Of the parameters none is sent: temperature and length are the application's. An answer that is longer than
+// MaxOutputTokens, by an estimate, is stopped there.
 func (p *Provider) Stream(ctx context.Context, request chat.Request) iter.Seq2[chat.Chunk, error] {
 	return func(yield func(chat.Chunk, error) bool) {
 		s := parseState(request.States[p.id])
@@ -86,6 +87,7 @@ func (p *Provider) stream(
 ) (lost bool) {
 	a := &answer{
 		client: p.client,
+		limit:  request.Parameters.MaxOutputTokens,
 		asked:  prompt(request.Messages, s),
 		next:   state{Through: request.MessageID, Model: request.Model},
 	}

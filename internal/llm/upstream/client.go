@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -121,16 +122,18 @@ func secretsOf(key string, base *url.URL) *strings.Replacer {
 	for _, values := range base.Query() {
 		secrets = append(secrets, values...)
 	}
-	if password, ok := base.User.Password(); ok {
-		secrets = append(secrets, password, base.User.Username())
-	}
+	password, _ := base.User.Password()
+	secrets = append(secrets, password, base.User.Username())
 	var pairs []string
 	for _, s := range secrets {
 		if len(s) < minSecret {
 			continue
 		}
 		asJSON, _ := json.Marshal(s) // a string cannot fail
-		pairs = append(pairs, s, "[key]", strings.Trim(string(asJSON), `"`), "[key]", url.QueryEscape(s), "[key]")
+		quoted := strconv.Quote(s)   // as others write JSON, who leave < and & as they are
+		for _, form := range []string{s, string(asJSON[1 : len(asJSON)-1]), quoted[1 : len(quoted)-1], url.QueryEscape(s)} {
+			pairs = append(pairs, form, "[key]")
+		}
 	}
 	return strings.NewReplacer(pairs...)
 }
