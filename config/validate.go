@@ -245,9 +245,10 @@ func (c Config) checkBounds(ps *problems) {
 
 // within checks a range; both ends belong to it.
 func within[T cmp.Ordered](ps *problems, key string, value, low, high T) {
-	if !(value >= low && value <= high) { // nor is NaN within
-		ps.add(key, fmt.Sprintf("%v is out of range", value), fmt.Sprintf("choose a value from %v to %v", low, high))
+	if value >= low && value <= high { // as NaN is not
+		return
 	}
+	ps.add(key, fmt.Sprintf("%v is out of range", value), fmt.Sprintf("choose a value from %v to %v", low, high))
 }
 
 func required(ps *problems, key, value, fix string) {
