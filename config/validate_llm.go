@@ -91,6 +91,9 @@ func (l LLM) checkProviders(ps *problems) []string {
 		if p.BaseURL != "" && !isWebURL(p.BaseURL) {
 			ps.add(key+".base_url", "is not an http or https URL", "write it like https://api.openai.com/v1")
 		}
+		if added := added[p.Type]; added != "" && strings.HasSuffix(strings.TrimRight(p.BaseURL, "/"), added) {
+			ps.add(key+".base_url", "ends with "+added, "leave that out: Parley adds it")
+		}
 		l.checkConnection(ps, key, p)
 	}
 	return ids
@@ -101,6 +104,13 @@ var homes = map[string]string{
 	ProviderOpenAI:    "https://api.openai.com/v1",
 	ProviderAnthropic: "https://api.anthropic.com/v1",
 	ProviderDify:      "https://api.dify.ai/v1",
+}
+
+// added is what each type adds to its base URL, as documents show it.
+var added = map[string]string{
+	ProviderOpenAI:    "/chat/completions",
+	ProviderAnthropic: "/messages",
+	ProviderDify:      "/chat-messages",
 }
 
 // checkConnection checks how a provider is reached, and its timeouts.

@@ -107,6 +107,7 @@ func TestR19_5_ValuesOutOfRange(t *testing.T) {
 		"llm.providers[1].base_url": {
 			func(c *config.Config) { c.LLM.Providers[1].BaseURL = "ftp://x" },
 			func(c *config.Config) { c.LLM.Providers[1].BaseURL = "api.example" },
+			func(c *config.Config) { c.LLM.Providers[1].BaseURL = "https://api.example/v1/chat/completions/" },
 		},
 		"llm.models[0].id": {func(c *config.Config) { c.LLM.Models[0].ID = "a b" }},
 		"llm.models[1].id": {

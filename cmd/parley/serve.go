@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
+	stdlog "log"
 	"os"
 	"os/signal"
 	"sync"
@@ -39,7 +39,8 @@ func serve(cmd *cobra.Command, cfg config.Config, ready func(addr string)) error
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
 	log := newLogger(cfg.Log, cmd.ErrOrStderr())
-	slog.SetDefault(log) // net/http has things to say that it tells no other logger
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(libraries{log})
 	server, err := parley.New(cfg, log)
 	if err != nil {
 		return err

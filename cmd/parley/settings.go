@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -82,4 +83,14 @@ func newLogger(cfg config.Log, w io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// libraries is where those libraries write that have no logger of their own, such as net/http's client.
+type libraries struct{ log *slog.Logger }
+
+// Write logs a line, without what others sent: that may be the text of a conversation.
+func (l libraries) Write(line []byte) (int, error) {
+	said, _, _ := strings.Cut(strings.TrimSpace(string(line)), " starting with ")
+	l.log.Warn("a library has something to say", "text", fmt.Sprintf("%.500s", said))
+	return len(line), nil
 }

@@ -179,3 +179,28 @@ func TestCancelledBeforeTheFirstToken(t *testing.T) {
 		}
 	})
 }
+
+// A target that has taken its time is not waited for a second time where there is another.
+func TestTimeoutGoesToTheNextTarget(t *testing.T) {
+	for _, others := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			slow := acts(hangs())
+			first := to("a", slow)
+			first.Timeouts.FirstToken = 30 * time.Second
+			targets := []llm.Target{first}
+			if others {
+				targets = append(targets, to("b", acts(says("Hello"))))
+			}
+			pool := poolOf(t, func(c *llm.Config) {
+				c.Retry = llm.Retry{MaxAttempts: 2, InitialBackoff: time.Second, MaxBackoff: time.Second}
+			}, targets...)
+			start := time.Now()
+			r := hear(t.Context(), pool)
+			took, asked := time.Since(start), slow.asked()
+			if others && (asked != 1 || took != 30*time.Second || r.err != nil) ||
+				!others && (asked != 2 || took < time.Minute || codeOf(r.err) != chat.CodeLLMTimeout) {
+				t.Errorf("with others %v it is asked %d times, in %v: %v", others, asked, took, r.err)
+			}
+		})
+	}
+}

@@ -24,7 +24,7 @@ func (p *Pool) moderate(ctx context.Context, request chat.Request) ([]chat.Promp
 	}
 	newest := -1
 	for i, m := range request.Messages {
-		if m.Role == chat.RoleUser {
+		if m.Role == chat.RoleUser && m.ID != "" { // without an ID they are the server's own words
 			newest = i
 		}
 	}

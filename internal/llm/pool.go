@@ -296,14 +296,18 @@ func (p *Pool) try(ctx context.Context, t *target, others []*target, request cha
 	return last
 }
 
-// backoff waits before a target is asked again. It reports false where that is not worth it: the upstream wants to be
-// left alone for longer than another target takes, or than anybody waits; or the time is over.
+// backoff waits before a target is asked again. It reports false where that is not worth it: the target has taken its
+// time, and there is another; the upstream wants to be left alone for longer than another target takes, or than anybody
+// waits; or the time is over.
 func (p *Pool) backoff(ctx context.Context, failed *attempt, n int, others bool) bool {
 	wait := p.retry.MaxBackoff
 	if shift := n - 1; shift < 30 {
 		wait = min(wait, p.retry.InitialBackoff<<shift)
 	}
 	wait = wait/2 + rand.N(wait/2+1)
+	if others && errors.Is(failed.err, chat.NewError(chat.CodeLLMTimeout, "")) {
+		return false // nobody waits for the same once more who need not
+	}
 	if after := chat.AsError(failed.err).RetryAfter; after > wait {
 		if others || after > p.retry.MaxBackoff {
 			return false

@@ -16,6 +16,7 @@ type wireChunk struct {
 			Content          string `json:"content"`
 			ReasoningContent string `json:"reasoning_content"` // llama.cpp, DeepSeek, older vLLM
 			Reasoning        string `json:"reasoning"`         // OpenRouter, Ollama, newer vLLM
+			Refusal          string `json:"refusal"`           // what OpenAI's models say instead of content
 
 			ToolCalls    json.RawMessage `json:"tool_calls"`
 			FunctionCall json.RawMessage `json:"function_call"` // what came before tool_calls
@@ -59,7 +60,7 @@ func (p *Provider) decode(data []byte) (chat.Chunk, error) {
 
 // deltaPaths are all that [Provider.decodeAny] reads, but for the code, which only counts beside an error.
 var deltaPaths = jsonscan.NewPaths("choices.0.delta.content", "choices.0.delta.reasoning_content",
-	"choices.0.delta.reasoning", "choices.0.delta.tool_calls", "choices.0.delta.function_call",
+	"choices.0.delta.reasoning", "choices.0.delta.refusal", "choices.0.delta.tool_calls", "choices.0.delta.function_call",
 	"choices.0.finish_reason", "choices.1",
 	"usage", "usage.prompt_tokens", "usage.completion_tokens", "error", "object")
 
@@ -68,6 +69,7 @@ const (
 	atContent = iota
 	atReasoningContent
 	atReasoning
+	atRefusal
 	atToolCalls
 	atFunctionCall
 	atFinishReason
@@ -96,11 +98,12 @@ func decodeDelta(data []byte) (chat.Chunk, bool) {
 	text, ok1 := jsonscan.String(found[atContent])
 	reasoningContent, ok2 := jsonscan.String(found[atReasoningContent])
 	reasoning, ok3 := jsonscan.String(found[atReasoning])
-	finishReason, ok4 := jsonscan.String(found[atFinishReason])
-	if !ok1 || !ok2 || !ok3 || !ok4 || finishReason != "" {
+	refusal, ok4 := jsonscan.String(found[atRefusal])
+	finishReason, ok5 := jsonscan.String(found[atFinishReason])
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || finishReason != "" {
 		return chat.Chunk{}, false
 	}
-	chunk := chat.Chunk{Text: text, Reasoning: cmp.Or(reasoningContent, reasoning)}
+	chunk := chat.Chunk{Text: cmp.Or(text, refusal), Reasoning: cmp.Or(reasoningContent, reasoning)}
 	if jsonscan.IsNull(found[atUsage]) {
 		return chunk, true
 	}
@@ -143,7 +146,7 @@ func (p *Provider) decodeAny(data []byte) (chat.Chunk, error) {
 	if isCall(choice.Delta.ToolCalls) || isCall(choice.Delta.FunctionCall) {
 		return chat.Chunk{}, upstream.ToolCall // whatever reason it finishes for: not all say tool_calls
 	}
-	chunk.Text = choice.Delta.Content
+	chunk.Text = cmp.Or(choice.Delta.Content, choice.Delta.Refusal)
 	chunk.Reasoning = choice.Delta.ReasoningContent
 	if chunk.Reasoning == "" { // some servers send both, with the same text
 		chunk.Reasoning = choice.Delta.Reasoning

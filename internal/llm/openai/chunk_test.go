@@ -105,6 +105,7 @@ var unusual = []string{
 	`{"choices":[{"delta":{"content":null,"reasoning_content":"","reasoning":"a"}}]}`,
 	`{"choices":[{"delta":{"content":"\u00e9\ud83d\ude00\ud83d\n","reasoning_content":"a","reasoning":"b"}}]}`,
 	`{"choices":[{"delta":{"content":"a","tool_calls":[],"function_call":null}}],"code":{}}`,
+	`{"choices":[{"delta":{"content":null,"refusal":"I cannot."}}]}`,
 	`{"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":8,"prompt_tokens_details":{"cached_tokens":0}}}`,
 	`{"choices":[],"usage":{"prompt_tokens":null}}`,
 }

@@ -87,7 +87,7 @@ func (c *Client) Quote(about string, said []byte) error {
 	if len(text) > maxQuote {
 		text = strings.ToValidUTF8(text[:maxQuote], "")
 	}
-	return fmt.Errorf("%.200s: %s", about, text)
+	return fmt.Errorf("%.200s: %s", c.secrets.Replace(about), text)
 }
 
 // WithQuote returns a copy of shown whose cause is also what the upstream said, as [Client.Quote] has it.
