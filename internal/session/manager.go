@@ -79,11 +79,12 @@ type Manager struct {
 	running  int
 	finished chan struct{} // closed when the last turn of a drain has ended
 
-	serving context.Context // ends with the cleanup
-	stop    context.CancelFunc
-	hurry   chan struct{} // holds a value where the cleanup is wanted soon
-	cleanup sync.WaitGroup
-	titles  sync.WaitGroup // being made; each is begun by a turn
+	serving  context.Context // ends with the cleanup
+	stop     context.CancelFunc
+	hurry    chan struct{} // holds a value where the cleanup is wanted soon
+	caughtUp chan struct{} // closed once it was tried to settle what the journal had at the start
+	cleanup  sync.WaitGroup
+	titles   sync.WaitGroup // being made; each is begun by a turn
 }
 
 // slot is a session's place in memory, also while it is being loaded, or leaves.
@@ -102,13 +103,14 @@ func NewManager(cfg Config, store chat.Store, j *journal.Journal, models Models,
 	m := &Manager{
 		cfg: cfg, store: store, journal: j, models: models, log: log,
 		sessions: make(map[string]*slot), recovered: j.Recovered(), dead: make(map[string]string),
-		finished: make(chan struct{}), hurry: make(chan struct{}, 1),
+		finished: make(chan struct{}), hurry: make(chan struct{}, 1), caughtUp: make(chan struct{}),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	m.storing, m.giveUp = context.WithCancel(context.Background())
 	m.serving, m.stop = context.WithCancel(context.Background())
 	m.cleanup.Go(func() {
 		m.settleRecovered(m.serving)
+		close(m.caughtUp)
 		m.runCleanup(m.serving)
 	})
 	return m

@@ -44,6 +44,10 @@ func (s *Session) reserve(ctx context.Context, prompt []chat.PromptMessage, outp
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	// What the server went down under has its cost by then.
+	if err := await(ctx, s.manager.caughtUp); err != nil {
+		return nil, storageError(err)
+	}
 	grant, err := budget.Reserve(ctx, s.Record().UserID, llm.EstimatePrompt(prompt), output)
 	if _, shown := errors.AsType[*chat.Error](err); err != nil && !shown {
 		err = storageError(err)
