@@ -59,7 +59,7 @@ func TestFailover(t *testing.T) {
 	s.awaitMetrics(map[string]string{
 		`parley_llm_requests_total{outcome="unavailable",provider="dead",target="words-5"}`:    "2",
 		`parley_llm_retries_total{provider="dead",target="words-5"}`:                           "1",
-		`parley_llm_requests_total{outcome="timeout_first_token",provider="up",target="hang"}`: "2",
+		`parley_llm_requests_total{outcome="timeout_first_token",provider="up",target="hang"}`: "1",
 		`parley_llm_requests_total{outcome="rejected",provider="up",target="status-401"}`:      "1",
 		`parley_llm_requests_total{outcome="complete",provider="good",target="words-5"}`:       fmt.Sprint(len(models)),
 	})

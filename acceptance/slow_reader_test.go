@@ -112,7 +112,8 @@ func TestClientThatStopsReadingHarmsNobody(t *testing.T) {
 	a.holdsOneLong(t)
 	most = max(most, s.figure("process_resident_memory_bytes"))
 	t.Logf("the stuck client was closed at seq %d; the server grew from %.1f to %.1f MiB", behind, memory/(1<<20), most/(1<<20))
-	if grown := most - memory; grown >= 64<<20 {
+	// The race detector keeps a memory of its own, of several times the size.
+	if grown := most - memory; grown >= 64<<20 && !raceEnabled {
 		t.Errorf("the server has grown by %.1f MiB", grown/(1<<20))
 	}
 	s.settles("parley_connections", 2)
