@@ -18,6 +18,16 @@ func (s *server) figure(name string) float64 {
 	return v
 }
 
+// memory gives how many bytes the server has of the system. Under the race detector, which keeps several times as many
+// for itself, it is what Go's own figures say.
+func (s *server) memory() float64 {
+	s.t.Helper()
+	if raceEnabled {
+		return s.figure("go_memstats_sys_bytes") - s.figure("go_memstats_heap_released_bytes")
+	}
+	return s.figure("process_resident_memory_bytes")
+}
+
 // lowest gives the least that a figure was in a few readings: to gather figures takes goroutines, too.
 func (s *server) lowest(name string) float64 {
 	s.t.Helper()

@@ -74,7 +74,7 @@ func TestClientThatStopsReadingHarmsNobody(t *testing.T) {
 	b := s.dial(token("bob"))
 	b.open("model", "echo")
 	b.ask("warm", "up")
-	goroutines, memory := s.lowest("go_goroutines"), s.figure("process_resident_memory_bytes")
+	goroutines, memory := s.lowest("go_goroutines"), s.memory()
 
 	a := startLongAnswer(s, network)
 	network.stop()
@@ -87,7 +87,7 @@ func TestClientThatStopsReadingHarmsNobody(t *testing.T) {
 		for range 100 {
 			b.quiet()
 		}
-		most = max(most, s.figure("process_resident_memory_bytes"))
+		most = max(most, s.memory())
 		_, closed = s.findText("the client takes nothing")
 	}
 	entry := s.awaitLog("the client takes nothing")
@@ -110,10 +110,9 @@ func TestClientThatStopsReadingHarmsNobody(t *testing.T) {
 	a.takeUntil(func() bool { return len(a.ends) > 0 })
 	a.settle()
 	a.holdsOneLong(t)
-	most = max(most, s.figure("process_resident_memory_bytes"))
+	most = max(most, s.memory())
 	t.Logf("the stuck client was closed at seq %d; the server grew from %.1f to %.1f MiB", behind, memory/(1<<20), most/(1<<20))
-	// The race detector keeps a memory of its own, of several times the size.
-	if grown := most - memory; grown >= 64<<20 && !raceEnabled {
+	if grown := most - memory; grown >= 64<<20 {
 		t.Errorf("the server has grown by %.1f MiB", grown/(1<<20))
 	}
 	s.settles("parley_connections", 2)

@@ -1,4 +1,5 @@
-// Package live holds tests only: they ask real endpoints, those for which the environment has what is needed.
+// Package live holds tests only: they ask real endpoints, those for which the environment has what is needed. Without
+// PARLEY_TEST_LIVE they ask fakes alone, so that the tests themselves are known to work.
 //
 //	OPENAI_API_KEY                        and OPENAI_BASE_URL, OPENAI_MODEL where others are to be asked
 //	ANTHROPIC_API_KEY                     and ANTHROPIC_BASE_URL, ANTHROPIC_MODEL

@@ -35,6 +35,8 @@
 //	bare-N              N words and the finish, but nothing after it: of OpenAI neither usage nor [DONE]
 //	unfinished-N        N words and the end mark, but no finish reason
 //	linger-N            N words and the finish; then the answer stays open until the client leaves
+//	live                like a real model: one word, or a thousand if it is asked to count; no more than the request
+//	                    allows; and nothing for [WrongKey]
 //	agent-N, new-agent-N, workflow-N
 //	                    N words as these apps of Dify send them; elsewhere like words-N
 //

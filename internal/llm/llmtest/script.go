@@ -42,6 +42,7 @@ var scripts = map[string]func(*exchange){
 	"words":      func(e *exchange) { e.answer(stop) },
 	"paced":      (*exchange).paced,
 	"gate":       (*exchange).gate,
+	"live":       (*exchange).live,
 	"reasoning":  (*exchange).reason,
 	"length":     func(e *exchange) { e.answer(length) },
 	"filter":     func(e *exchange) { e.answer(filter) },
@@ -181,6 +182,35 @@ func (e *exchange) paced() {
 		}
 	}
 	e.conclude(stop)
+}
+
+// WrongKey is an API key that the script live refuses.
+const WrongKey = "no-key-at-all"
+
+func (e *exchange) live() {
+	if strings.Contains(e.request.Authorization+e.request.APIKey, WrongKey) {
+		e.fail(http.StatusUnauthorized)
+		return
+	}
+	n, why := 1, stop
+	if last := len(e.request.Messages) - 1; last >= 0 && strings.Contains(e.request.Messages[last].Content, "Count") {
+		n = 1000
+	}
+	if most := max(e.request.MaxTokens, e.request.MaxCompletionTokens); most > 0 && n > most {
+		n, why = most, length
+	}
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	e.start()
+	for i := range n {
+		select {
+		case <-ticker.C:
+			e.text(piece(i))
+		case <-e.ctx.Done():
+			return
+		}
+	}
+	e.conclude(why)
 }
 
 func (e *exchange) gate() {
