@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -56,8 +57,8 @@ func (s *Session) reserve(ctx context.Context, prompt []chat.PromptMessage, outp
 }
 
 // spent gives what the response cost: what the provider says, and an estimate of what it does not say; nil where nobody
-// was asked, or nobody answered. Who stops a response before its first word pays for
-// the question, if a provider was asked.
+// was asked, or nobody answered. Who stops a response before its first word pays for the question, if a provider was
+// asked.
 func (t *turn) spent(final chat.Message) *chat.Usage {
 	silent := final.Text == "" && final.Reasoning == ""
 	switch {
@@ -72,7 +73,7 @@ func (t *turn) spent(final chat.Message) *chat.Usage {
 		Estimated:    true,
 	}
 	if t.usage != nil { // as far as it knew
-		u.InputTokens = t.usage.InputTokens
+		u.InputTokens = cmp.Or(t.usage.InputTokens, u.InputTokens)
 		u.OutputTokens = max(u.OutputTokens, t.usage.OutputTokens)
 	}
 	return &u

@@ -100,6 +100,8 @@ func TestUsageOfAResponse(t *testing.T) {
 		{"an error, and never told", gives(down, text("yes"), end), false, &chat.Usage{InputTokens: 5, OutputTokens: 1, Estimated: true}},
 		{"never told", gives(nil, text("yes, yes"), end), false, &chat.Usage{InputTokens: 5, OutputTokens: 2, Estimated: true}},
 		{"never told, of an empty answer", gives(nil, end), false, &chat.Usage{InputTokens: 5, Estimated: true}},
+		{"told as nothing", gives(nil, text("yes, yes"), end, usage(0, 0)), false, &chat.Usage{InputTokens: 5, OutputTokens: 2, Estimated: true}},
+		{"told of the beginning only", gives(nil, usage(40, 1), text("yes, yes"), end), false, &chat.Usage{InputTokens: 40, OutputTokens: 2, Estimated: true}},
 		{"cut off", gives(nil, text("yes, yes")), false, &chat.Usage{InputTokens: 5, OutputTokens: 2, Estimated: true}},
 		{"failed", gives(down, chat.Chunk{Reasoning: "hm"}, text("yes, yes")), false, &chat.Usage{InputTokens: 5, OutputTokens: 3, Estimated: true}},
 		{"failed in the reasoning", gives(down, chat.Chunk{Reasoning: "hm"}), false, &chat.Usage{InputTokens: 5, OutputTokens: 1, Estimated: true}},
