@@ -1,6 +1,7 @@
 package journal_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -35,7 +36,8 @@ type state struct {
 	end    int64
 	shown  int64 // what clients have seen
 	stored int64 // what the store knows
-	lost   bool  // the journal failed: the session is begun anew next
+	lost   bool  // the journal failed, or is to erase it: the session is begun anew next
+	erased int64 // what was erased: nothing up to there comes back
 }
 
 // crash is what a kill leaves behind.
@@ -124,6 +126,20 @@ func (m *model) store(l *life, percent int64) {
 	l.log.Stored(seq)
 }
 
+// erase erases a session and begins it anew, where that succeeds.
+func (m *model) erase(j opened, l *life) {
+	m.mu.Lock()
+	l.state.lost = true
+	m.mu.Unlock()
+	if err := j.Erase(context.Background(), l.id); err != nil {
+		return
+	}
+	m.mu.Lock()
+	l.state.erased = l.state.end
+	m.mu.Unlock()
+	m.anew(j, l)
+}
+
 // check opens what a crash left and holds it against what was known.
 func (m *model) check(t testing.TB, d *disk, cfg journal.Config, c crash) opened {
 	t.Helper()
@@ -135,6 +151,9 @@ func (m *model) check(t testing.TB, d *disk, cfg journal.Config, c crash) opened
 	recovered := j.Recovered()
 	for _, id := range m.ids() {
 		l, known, r := m.sessions[id], c.states[id], recovered[id]
+		if r != nil && r.From < known.erased {
+			t.Fatalf("%s: recovered %+v; %+v was known", id, r, known)
+		}
 		if r == nil || r.Epoch != known.epoch {
 			if known.shown > known.stored && !known.lost {
 				t.Fatalf("%s: recovered %+v; %+v was known", id, r, known)
@@ -209,6 +228,10 @@ func TestACrashAtAnyMoment(t *testing.T) {
 				if round == 7 && i == 1 {
 					<-done
 					m.anew(j, l)
+				}
+				if round%6 == 4 && i == round%3 {
+					<-done
+					m.erase(j, l)
 				}
 			}
 		}
@@ -328,6 +351,11 @@ func TestReopening(t *testing.T) {
 				m.mu.Unlock()
 				j.Forget(l.id)
 			},
+			"erase": func(rt *rapid.T) {
+				l := m.sessions[session.Draw(rt, "session")]
+				<-m.append(l, 1, 0)
+				m.erase(j, l)
+			},
 			"close": func(rt *rapid.T) {
 				if err := j.Close(); err != nil {
 					rt.Fatal(err)
@@ -350,6 +378,9 @@ func TestReopening(t *testing.T) {
 				})
 				for _, id := range m.ids() {
 					m.append(m.sessions[id], 3, 100)
+				}
+				if rapid.Bool().Draw(rt, "erases") {
+					m.erase(j, m.sessions[session.Draw(rt, "session")])
 				}
 				j.Close()
 				d.watch(nil)

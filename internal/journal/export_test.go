@@ -47,3 +47,18 @@ func EncodeSegment(journal, store, boot string, number uint64, payloads ...[]byt
 
 // BootID names this run of the machine.
 var BootID = bootID
+
+// Payloads gives those of a segment file's records, up to the first that is not sound.
+func Payloads(segment []byte) (payloads [][]byte) {
+	_, start, ok := decodeHeader(segment)
+	if !ok {
+		return nil
+	}
+	for payload, rest, ok := nextRecord(segment[start:]); ok; payload, rest, ok = nextRecord(rest) {
+		payloads = append(payloads, payload)
+	}
+	return payloads
+}
+
+// KindErased is the first byte of the payload that says what is erased.
+const KindErased = byte(kindErased)

@@ -23,6 +23,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/seal"
 )
 
 // Config says where a journal lies and what it may take.
@@ -31,6 +32,10 @@ type Config struct {
 	MaxBytes int64  // of all segments together, give or take their headers
 	Sync     bool   // fsync each write before it is shown: the journal outlives the machine's crash, too
 	StoreID  string // the store whose sessions these are
+
+	// Keys encrypt what events say, from now on; nil: nothing is encrypted. What others have encrypted, or nobody, is
+	// read all the same: see [Recovered.Events].
+	Keys *seal.Keyset
 }
 
 // The errors for which a [Log] ends and [Journal.Err] may be set. Any other is of the file system.
@@ -40,7 +45,7 @@ var (
 )
 
 // Journal keeps what was appended to the logs of many sessions. All methods are safe for concurrent use and, but for
-// Close, do no I/O.
+// Close and Erase, neither do I/O nor wait for it.
 type Journal struct {
 	cfg     Config
 	logger  *slog.Logger
@@ -166,7 +171,7 @@ func (j *Journal) Recovered() map[string]*Recovered {
 //
 // written is called from the journal's goroutine each time that records of the log were written, with the last one's
 // seq, and where they could not be: once, with the last seq that was written and the reason, and never again. It may
-// take the session's lock, and call all but Close.
+// take the session's lock, and call all but Close and Erase.
 func (j *Journal) Begin(sessionID, epoch string, end int64, written func(seq int64, err error)) *Log {
 	l := &Log{
 		journal: j, sessionID: sessionID, epoch: epoch, report: written, outcome: closed,

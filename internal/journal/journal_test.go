@@ -18,6 +18,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
+	"github.com/parley-chat/parley/internal/seal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -135,8 +136,14 @@ func filled[T any]() T {
 }
 
 func TestEveryEventComesBack(t *testing.T) {
+	t.Run("in the clear", func(t *testing.T) { comesBack(t, nil) })
+	t.Run("sealed", func(t *testing.T) { comesBack(t, newKeys(t)) })
+}
+
+func comesBack(t *testing.T, keys *seal.Keyset) {
 	created := filled[chat.MessageCreated]()
 	created.Message.Status = chat.StatusStreaming
+	created.Message.Sealed = false // which is the store's
 	id := created.Message.ID
 	stored := filled[chat.MessageCreated]()
 	caused := filled[chat.MessageCompleted]()
@@ -165,6 +172,7 @@ func TestEveryEventComesBack(t *testing.T) {
 	want[5] = filled[chat.MessageCompleted]()
 
 	cfg, d := config(t), newDisk()
+	cfg.Keys = keys
 	j := d.openJournal(t, cfg)
 	w := begin(j, "s", "epoch", 41)
 	<-w.append(bodies...)

@@ -44,6 +44,8 @@ type batch struct {
 	err    error   // why nothing of it will be written
 	done   chan struct{}
 
+	erasures []erasure // which buf has the records of
+
 	// Set when it is taken out to be written.
 	segment  *segment
 	earlier  []*segment // those before it that are needed
@@ -61,9 +63,8 @@ type entry struct {
 // lock. The channel is closed when the event is written and the log was told so, or when it never will be: which of the
 // two, the log was told. To a log that ended nothing is added.
 func (l *Log) Append(e chat.Event) (done <-chan struct{}) {
-	kind, document, err := encodeBody(e.Body)
-
 	j := l.journal
+	r, err := l.encode(e)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closing {
@@ -86,14 +87,14 @@ func (l *Log) Append(e chat.Event) (done <-chan struct{}) {
 	if err != nil {
 		b.logs[l.slot].err, l.ended = err, true
 	} else {
-		l.add(b, kind, e, document)
+		l.add(b, r, e)
 	}
 	j.signal()
 	return b.done
 }
 
 // add puts an event's record into the batch that gathers. The caller holds the journal's mu.
-func (l *Log) add(b *batch, kind recordKind, e chat.Event, document []byte) {
+func (l *Log) add(b *batch, r eventRecord, e chat.Event) {
 	j := l.journal
 	current := j.current()
 	size := len(b.buf)
@@ -101,7 +102,7 @@ func (l *Log) add(b *batch, kind recordKind, e chat.Event, document []byte) {
 	if l.segment != current.number || isDelta && delta.MessageID != l.response {
 		l.begin(b, current, delta.MessageID)
 	}
-	b.buf = appendEvent(b.buf, kind, l.handle, e.Seq, document, delta.Text)
+	b.buf = appendEvent(b.buf, r.kind, l.handle, e.Seq, r.document, r.text)
 	if j.bytes+int64(len(b.buf)) > j.cfg.MaxBytes {
 		b.buf = b.buf[:size] // the batch is given up, and takes no more memory than there is room
 		b.err, j.err = ErrFull, ErrFull
@@ -121,6 +122,7 @@ func (l *Log) begin(b *batch, current *segment, response string) {
 	if l.segment != current.number {
 		current.handles++
 		l.segment, l.handle = current.number, current.handles
+		current.holds[l.sessionID] = true
 	}
 	if response != "" {
 		l.response = response

@@ -19,7 +19,8 @@ const frameSize = 8
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// recordKind is the first byte of a payload. The kinds are part of the format: they keep their numbers.
+// recordKind is the first byte of a payload. The kinds are part of the format: they keep their numbers. A version that
+// does not know one takes its record for damaged, and the journal for one that is not to be trusted.
 type recordKind byte
 
 const (
@@ -34,7 +35,17 @@ const (
 	kindJoined    recordKind = 9
 	kindLeft      recordKind = 10
 	kindEnded     recordKind = 11
+	kindErased    recordKind = 12 // a segment's number, session ID: what is up to there of the session counts for nothing
+
+	// sealedFlag is added to the kind of an event whose body is encrypted.
+	sealedFlag recordKind = 0x80
 )
+
+// isEvent reports whether records of a kind are a log's events.
+func (k recordKind) isEvent() bool {
+	k &^= sealedFlag
+	return k >= kindText && k <= kindEnded
+}
 
 // openRecord leaves room for a record's frame; sealRecord fills it in when the payload is there.
 func openRecord(buf []byte) (longer []byte, start int) {
@@ -95,7 +106,19 @@ func appendRemoved(buf []byte, segment uint64) []byte {
 	return sealRecord(binary.AppendUvarint(append(buf, byte(kindRemoved)), segment), start)
 }
 
-// appendEvent writes an event whose body is a document or, for a delta, a text.
+func appendErased(buf []byte, upTo uint64, sessionID string) []byte {
+	buf, start := openRecord(buf)
+	buf = binary.AppendUvarint(append(buf, byte(kindErased)), upTo)
+	return sealRecord(append(buf, sessionID...), start)
+}
+
+func decodeErased(payload []byte) (upTo uint64, sessionID string, ok bool) {
+	f := fields{data: payload[1:]}
+	upTo = f.uvarint()
+	return upTo, string(f.data), !f.bad
+}
+
+// appendEvent writes an event whose body is a document or, for a delta that is not sealed, a text.
 func appendEvent(buf []byte, kind recordKind, handle uint64, seq int64, document []byte, text string) []byte {
 	buf, start := openRecord(buf)
 	buf = append(buf, byte(kind))
@@ -183,6 +206,7 @@ type (
 		Usage        *chat.Usage       `json:"usage,omitempty"`
 		FirstTokenMS int64             `json:"first_token_ms,omitempty"`
 		DurationMS   int64             `json:"duration_ms,omitempty"`
+		Sealed       bool              `json:"-"`
 	}
 
 	// storedDocument is a message that the store has: what is needed to find it there.

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/seal"
 )
 
 // Recovered is what Open found of a session: its newest records that follow on each other. The store may know some of
@@ -21,13 +22,16 @@ type Recovered struct {
 	End   int64 // and after the last
 
 	sessionID string
-	payloads  []byte // of its records, each with its length before it
-	holed     bool   // a seq is missing: Events gives an error
+	keys      *seal.Keyset // that open what is sealed; nil: there are none
+	payloads  []byte       // of its records, each with its length before it
+	segment   uint64       // the number of that which holds the last one
+	holed     bool         // a seq is missing: Events gives an error
+	erased    bool         // nothing of it counts
 }
 
 // Events gives the events in order: one for each seq from From+1 to End. Of a message that does not stream there are
-// only ID and N, as the store has the rest. An error, of a seq that is missing or of a record that this version does not
-// understand, is the last: then more was shown than can be given.
+// only ID and N, as the store has the rest. An error, of a seq that is missing or of a record that cannot be read, is the
+// last: then more was shown than can be given. A record that is encrypted cannot be read without the keys for it.
 func (r *Recovered) Events() iter.Seq2[chat.Event, error] {
 	return func(yield func(chat.Event, error) bool) {
 		if r.holed {
@@ -45,12 +49,12 @@ func (r *Recovered) Events() iter.Seq2[chat.Event, error] {
 				continue
 			}
 			_, seq, document, _ := decodeEvent(payload) // and here, too
-			body, err := decodeBody(kind, document, response)
+			body, err := r.body(kind, seq, document, response)
 			if err != nil {
 				yield(chat.Event{}, fmt.Errorf("read event %d of session %s: %w", seq, r.sessionID, err))
 				return
 			}
-			if kind == kindResponse {
+			if kind&^sealedFlag == kindResponse {
 				response = body.(chat.MessageCreated).Message.ID
 			}
 			if !yield(chat.Event{SessionID: r.sessionID, From: seq, Seq: seq, Body: body}, nil) {
@@ -237,7 +241,7 @@ func removedIn(records []byte) map[uint64]bool {
 
 // read takes in a segment's records up to a limit, and gives where the sound ones end.
 func (r *replayer) read(d segmentData, limit int64) (end int64) {
-	s := &segment{number: d.header.Segment, needs: make(map[string]need)}
+	s := newSegment(d.header.Segment)
 	r.segments = append(r.segments, s)
 	handles := make(map[uint64]*Recovered)
 	data := d.data[:limit]
@@ -260,15 +264,23 @@ func (r *replayer) apply(s *segment, handles map[uint64]*Recovered, payload []by
 	case kind == kindBegin:
 		begin, ok := decodeBegin(payload)
 		if ok {
-			handles[begin.handle] = r.begin(begin)
-			handles[begin.handle].keep(payload)
+			session := r.begin(begin)
+			session.segment = s.number
+			session.keep(payload)
+			handles[begin.handle], s.holds[begin.sessionID] = session, true
+		}
+		return ok
+	case kind == kindErased:
+		upTo, sessionID, ok := decodeErased(payload)
+		if ok {
+			r.erase(s, sessionID, upTo)
 		}
 		return ok
 	case kind == kindRemoved:
 		f := fields{data: payload[1:]}
 		f.uvarint()
 		return !f.bad
-	case kind > kindEnded:
+	case !kind.isEvent():
 		return false
 	}
 	handle, seq, _, ok := decodeEvent(payload)
@@ -276,6 +288,10 @@ func (r *replayer) apply(s *segment, handles map[uint64]*Recovered, payload []by
 	if !ok || session == nil {
 		return false
 	}
+	if session.erased {
+		return true
+	}
+	session.segment = s.number
 	if session.End == math.MaxInt64 || seq != session.End+1 {
 		session.holed, session.payloads = true, nil
 	}
@@ -293,7 +309,7 @@ func (r *replayer) begin(b beginRecord) *Recovered {
 	if before != nil && before.Epoch == b.epoch && before.End == b.end && !before.holed {
 		return before
 	}
-	session := &Recovered{Epoch: b.epoch, From: b.end, End: b.end, sessionID: b.sessionID}
+	session := &Recovered{Epoch: b.epoch, From: b.end, End: b.end, sessionID: b.sessionID, keys: r.cfg.Keys}
 	r.sessions[b.sessionID] = session
 	return session
 }

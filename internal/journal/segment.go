@@ -26,6 +26,22 @@ type segment struct {
 	size    int64           // that it counts for
 	handles uint64          // how many were given out
 	needs   map[string]need // by session ID; what makes the segment stay
+
+	// Sessions of which there are records, or may be, and by session ID up to which segment the records say that what
+	// there is of one is erased. Guarded by the journal's mu, too.
+	holds  map[string]bool
+	erased map[string]uint64
+}
+
+func newSegment(number uint64) *segment {
+	return &segment{
+		number: number, needs: make(map[string]need), holds: make(map[string]bool), erased: make(map[string]uint64),
+	}
+}
+
+// erase notes that the segment's records say so.
+func (s *segment) erase(sessionID string, upTo uint64) {
+	s.erased[sessionID] = max(s.erased[sessionID], upTo)
 }
 
 // need is up to where a segment has records of a log that are needed.
@@ -60,8 +76,8 @@ type header struct {
 	Sync    bool   `json:"sync"`
 	Segment uint64 `json:"segment"`
 
-	// Earlier are the segments before this one that were needed when it began. With the removed records that follow,
-	// it tells those that were removed from those that are missing, and where each ends.
+	// Earlier are the segments before this one that were there when it began. With the removed records that follow, it
+	// tells those that were removed from those that are missing, and where each ends.
 	Earlier []extent `json:"earlier,omitempty"`
 }
 

@@ -225,9 +225,11 @@ func FuzzReplay(f *testing.F) {
 	f.Add(valid, []byte{}, uint16(len(valid)))
 	f.Add(valid[:len(valid)-1], []byte{}, uint16(0))
 	f.Add([]byte("parleyj\x01\xff\xff\xff\xff\xff\xff\xff\xff"), []byte{}, uint16(8))
-	for kind := range byte(13) {
+	for kind := range byte(14) {
 		f.Add([]byte{}, []byte("\x08\x01\x01\x00\x01e\x01ms\x05"+string(kind)+"\x01\x01{}\x04\x03\x01\x02x"), uint16(0))
 	}
+	f.Add([]byte{}, []byte("\x08\x01\x01\x00\x01e\x01ms\x04\x83\x01\x01x"), uint16(0))
+	f.Add([]byte{}, []byte("\x08\x01\x01\x00\x01e\x01ms\x04\x03\x01\x01x\x03\x0c\x01s\x04\x03\x01\x02x"), uint16(0))
 	f.Add([]byte{}, []byte("\x0c\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x02\x02\x09"), uint16(0))
 	folder := f.TempDir()
 	f.Fuzz(func(t *testing.T, segment, payloads []byte, offset uint16) {

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -65,18 +66,15 @@ func (j *Journal) take() (b *batch, wait time.Duration, more bool) {
 	defer j.mu.Unlock()
 	waiting := len(j.pending.logs) > 0
 	switch {
-	case waiting && j.pending.err != nil:
-		return j.detach(), 0, true
-	case waiting && j.err != nil:
-		b := j.detach()
-		b.err = j.err
-		return b, 0, true
+	case waiting && (j.pending.err != nil || j.err != nil):
+		return j.giveUp(), 0, true
 	case !j.retry.IsZero():
 		if wait := time.Until(j.retry); j.closing || wait > 0 {
 			return nil, wait, !j.closing
 		}
 		return j.load(), 0, true
 	}
+	waiting = waiting || len(j.pending.erasures) > 0
 	if !waiting && j.idle() {
 		j.rotate()
 	}
@@ -86,20 +84,32 @@ func (j *Journal) take() (b *batch, wait time.Duration, more bool) {
 	return j.load(), 0, true
 }
 
+// giveUp takes out what gathered and will not be written; but for its erasures, for which there is always room. The
+// caller holds mu.
+func (j *Journal) giveUp() *batch {
+	b := j.detach()
+	if b.err == nil {
+		b.err = j.err
+	}
+	for _, e := range b.erasures {
+		j.pending.erase(e)
+	}
+	b.erasures = b.erasures[:0]
+	return b
+}
+
 // current is the segment that pending goes to. The caller of this and of what follows holds mu.
 func (j *Journal) current() *segment { return j.segments[len(j.segments)-1] }
 
 // rotate makes pending, which is empty, go to a new segment.
 func (j *Journal) rotate() { j.add(j.current().number + 1) }
 
-func (j *Journal) add(number uint64) {
-	j.segments = append(j.segments, &segment{number: number, needs: make(map[string]need)})
-}
+func (j *Journal) add(number uint64) { j.segments = append(j.segments, newSegment(number)) }
 
-// idle reports whether the current segment holds up room for nothing.
+// idle reports whether the current segment holds up room for nothing, or keeps what was to be erased.
 func (j *Journal) idle() bool {
 	s := j.current()
-	return s.handles > 0 && len(s.needs) == 0 && (s.size > idleSize || j.err != nil || j.closing)
+	return s.handles > 0 && len(s.needs) == 0 && (s.size > idleSize || len(s.erased) > 0 || j.err != nil || j.closing)
 }
 
 // obsolete reports whether there are segments to remove.
@@ -141,8 +151,11 @@ func (j *Journal) load() *batch {
 			b.earlier = append(b.earlier, s)
 		} else {
 			b.obsolete = append(b.obsolete, s)
-			b.buf = appendRemoved(b.buf, s.number)
 		}
+	}
+	b.carry() // before what follows: should the write be cut short, nothing is removed that is not said again
+	for _, s := range b.obsolete {
+		b.buf = appendRemoved(b.buf, s.number)
 	}
 	b.segment.size += int64(len(b.buf))
 	j.bytes += int64(len(b.buf))
@@ -157,19 +170,23 @@ func (j *Journal) commit(b *batch) error {
 	s := b.segment
 	fresh := s != j.active
 	if fresh {
-		if err := j.create(s, b.earlier); err != nil {
+		if err := j.create(s, slices.Concat(b.earlier, b.obsolete)); err != nil {
 			return fmt.Errorf("begin a segment of the journal: %w", err)
 		}
 	}
-	if err := j.write(s, b.buf); err != nil {
+	erases := len(b.erasures) > 0
+	if err := j.write(s, b.buf, j.cfg.Sync || erases); err != nil {
 		// What was written of it is not read again in any case: the next header tells where this segment ends.
 		_ = s.file.Truncate(s.end)
 		return fmt.Errorf("write the journal: %w", err)
 	}
 	end := s.end + int64(len(b.buf))
 	_, err := j.markFile.WriteAt(mark{journal: j.id, segment: s.number, offset: end}.encode(), 0)
-	if err == nil && fresh && j.cfg.Sync {
+	if err == nil && (fresh && j.cfg.Sync || erases) {
 		err = j.markFile.Sync()
+	}
+	if err == nil && erases && !j.cfg.Sync {
+		err = syncFolder(j.cfg.Path) // which nobody did when the files were made
 	}
 	if err != nil {
 		return fmt.Errorf("write the journal's mark: %w", err)
@@ -178,25 +195,27 @@ func (j *Journal) commit(b *batch) error {
 	return nil
 }
 
-func (j *Journal) write(s *segment, buf []byte) error {
+func (j *Journal) write(s *segment, buf []byte, durable bool) error {
 	if len(buf) == 0 {
 		return nil
 	}
 	if _, err := s.file.Write(buf); err != nil {
 		return err
 	}
-	if j.cfg.Sync {
+	if durable {
 		return s.file.Sync()
 	}
 	return nil
 }
 
-// create makes a segment's file, with its header, the one that is written to.
+// create makes a segment's file, with its header, the one that is written to. Earlier segments that are to be removed
+// are in the header, too: should it be all that is written, they are still what they were.
 func (j *Journal) create(s *segment, earlier []*segment) error {
 	h := header{Journal: j.id, Store: j.cfg.StoreID, Boot: j.disk.boot, Sync: j.cfg.Sync, Segment: s.number}
 	for _, e := range earlier {
 		h.Earlier = append(h.Earlier, extent{Segment: e.number, End: e.end})
 	}
+	slices.SortFunc(h.Earlier, func(a, b extent) int { return cmp.Compare(a.Segment, b.Segment) })
 	head, err := encodeHeader(h)
 	if err != nil {
 		return err
@@ -248,6 +267,7 @@ func (j *Journal) finish(b *batch) {
 		e.log.written = e.seq
 		outcomes = append(outcomes, outcome{e.log.report, e.seq, e.err})
 	}
+	j.erased(b)
 	j.segments = slices.DeleteFunc(j.segments, func(s *segment) bool {
 		removed := slices.Contains(b.obsolete, s)
 		if removed {
@@ -266,6 +286,7 @@ func (j *Journal) finish(b *batch) {
 		j.logger.Info("the journal is written again", "folder", j.cfg.Path)
 	}
 	b.tell(outcomes)
+	b.answer(nil)
 	for _, s := range b.obsolete {
 		j.remove(s.number)
 	}
@@ -298,8 +319,10 @@ func (j *Journal) fail(b *batch, err error) {
 	j.mu.Unlock()
 
 	b.tell(outcomes)
+	b.answer(err)
 	if behind != nil {
 		close(behind.done)
+		behind.answer(err)
 	}
 }
 
@@ -362,7 +385,10 @@ func (j *Journal) recycle(b *batch) {
 	clear(b.logs)
 	clear(b.earlier)
 	clear(b.obsolete)
-	*b = batch{buf: b.buf[:0], logs: b.logs[:0], earlier: b.earlier[:0], obsolete: b.obsolete[:0]}
+	clear(b.erasures)
+	*b = batch{
+		buf: b.buf[:0], logs: b.logs[:0], earlier: b.earlier[:0], obsolete: b.obsolete[:0], erasures: b.erasures[:0],
+	}
 	if cap(b.buf) <= maxSpare {
 		j.spare = b
 	}
