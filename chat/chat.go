@@ -7,6 +7,7 @@ package chat
 
 import (
 	"crypto/rand"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -64,6 +65,9 @@ const (
 	EndedByUser  EndReason = "user"
 	EndedByAdmin EndReason = "admin"
 	EndedByAge   EndReason = "expired"
+
+	// EndedByErasure is stored with a session of which the removal has begun, and is to be completed. No client sees it.
+	EndedByErasure EndReason = "erased"
 )
 
 // Session is the record of one conversation, without its messages.
@@ -86,9 +90,13 @@ type Session struct {
 	// ProviderStates holds, by the provider's ID, what each wants to be kept with the session: see [Chunk].
 	ProviderStates map[string]string
 
-	Claim   Claim // who continues the session's log
-	LogEnd  int64 // the store knows the log up to this seq
-	Changed int64 // the seq, up to there, of the last event that was a change of the session; 0: there was none
+	// Sealed: Title and HelpReason are encrypted. Only what stands between the store and its encryption sees that.
+	Sealed bool
+
+	Claim    Claim // who continues the session's log
+	Revision int64 // rises with each attempt to store a change, so that none comes after a later one
+	LogEnd   int64 // the store knows the log up to this seq
+	Changed  int64 // the seq, up to there, of the last event that was a change of the session; 0: there was none
 }
 
 // Claim says who continues a session's log, and which one. Whoever wants to append to it claims the session first.
@@ -104,6 +112,20 @@ func (s *Session) View(f func(*Session)) { f(s) }
 // nor block, nor change the record.
 type SessionView interface {
 	View(f func(*Session))
+}
+
+// Snapshot reads a session's record under the lock that guards it. The copy shares no memory with the session.
+func Snapshot(view SessionView) Session {
+	var c Session
+	view.View(func(s *Session) {
+		c = *s
+		c.Metadata, c.ProviderStates = maps.Clone(s.Metadata), maps.Clone(s.ProviderStates)
+		c.ResponseTimes = slices.Clone(s.ResponseTimes)
+		if s.AssistedBy != nil {
+			c.AssistedBy = new(*s.AssistedBy)
+		}
+	})
+	return c
 }
 
 // CleanText makes text safe to store, send and log without rewriting what a person may have typed. It drops

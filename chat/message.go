@@ -75,6 +75,9 @@ type Message struct {
 	Usage        *Usage
 	FirstTokenMS int64 // milliseconds from the start of the turn to the first text; 0: there was none
 	DurationMS   int64 // milliseconds from the start of the turn to its end
+
+	// Sealed: Text and Reasoning are encrypted. Only what stands between the store and its encryption sees that.
+	Sealed bool
 }
 
 // SameSubmission reports whether m is what was submitted under its ID: the same author's same text.

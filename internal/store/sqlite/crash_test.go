@@ -96,7 +96,7 @@ func insertUntilKilled(path string) (exitCode int) {
 			for {
 				n := last.Add(1)
 				m := chat.Message{N: n, ID: strconv.FormatInt(n, 10), Text: textOf(n), Status: chat.StatusComplete}
-				if err := s.InsertMessage(ctx, "s1", m); err != nil {
+				if err := s.InsertMessage(ctx, "s1", chat.Claim{}, m); err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					return
 				}

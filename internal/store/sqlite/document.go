@@ -27,6 +27,8 @@ type sessionDocument struct {
 	responseTimes  sql.NullString
 	usage          sql.NullString
 	providerStates sql.NullString
+	sealed         bool
+	revision       int64
 }
 
 // sessionToDocument serialises a session under the lock that guards it: all of it is read before View returns.
@@ -47,6 +49,8 @@ func sessionToDocument(view chat.SessionView) (d sessionDocument, err error) {
 			epoch:         session.Claim.Epoch,
 			logEnd:        session.LogEnd,
 			changed:       session.Changed,
+			sealed:        session.Sealed,
+			revision:      session.Revision,
 		}
 		if d.assistedBy, err = encode(session.AssistedBy); err != nil {
 			return
@@ -80,6 +84,8 @@ func (d *sessionDocument) session() (chat.Session, error) {
 		Claim:         chat.Claim{Owner: d.owner, Epoch: d.epoch},
 		LogEnd:        d.logEnd,
 		Changed:       d.changed,
+		Sealed:        d.sealed,
+		Revision:      d.revision,
 	}
 	if err := decode(d.assistedBy, &session.AssistedBy); err != nil {
 		return chat.Session{}, fmt.Errorf("assisted_by: %w", err)

@@ -46,3 +46,17 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// Transient reports whether what made an operation of a [Store] fail may be gone at the next attempt: another process
+// has the file locked (https://www.sqlite.org/rescode.html#busy).
+func Transient(err error) bool {
+	driverErr, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return false
+	}
+	switch driverErr.Code() & 0xff {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL:
+		return true
+	}
+	return false
+}

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"math"
 	"slices"
 
@@ -13,19 +14,19 @@ const (
 	insertMessageQuery = `
 		INSERT INTO messages (session_id, n, message_id, role, status, finish_reason, error, created_at, author,
 			model, provider, reply_to, replaces, answer_id, usage, first_token_ms, duration_ms, reasoning, text,
-			seq)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+			seq, sealed)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	updateMessageQuery = `
 		UPDATE messages
-		SET text = ?, reasoning = ?, status = ?, finish_reason = ?, error = ?, provider = ?, usage = ?,
+		SET text = ?, reasoning = ?, sealed = ?, status = ?, finish_reason = ?, error = ?, provider = ?, usage = ?,
 			first_token_ms = ?, duration_ms = ?
 		WHERE session_id = ? AND message_id = ? AND status = ?`
 
 	// What scanMessage reads.
 	selectMessageColumns = `
 		SELECT n, message_id, role, status, finish_reason, error, created_at, author, model, provider, reply_to,
-			replaces, answer_id, usage, first_token_ms, duration_ms, reasoning, text, seq
+			replaces, answer_id, usage, first_token_ms, duration_ms, reasoning, text, seq, sealed
 		FROM messages `
 
 	selectMessageQuery  = selectMessageColumns + `WHERE session_id = ? AND message_id = ?`
@@ -37,29 +38,37 @@ const (
 		WHERE session_id = ? AND seq > ? AND seq > 0 ORDER BY seq LIMIT ?`
 )
 
-// InsertMessage implements [chat.Store]. A message of an unknown session is ErrNotFound.
-func (s *Store) InsertMessage(ctx context.Context, sessionID string, m chat.Message) error {
+// InsertMessage implements [chat.Store].
+func (s *Store) InsertMessage(ctx context.Context, sessionID string, by chat.Claim, m chat.Message) error {
 	d, err := messageToDocument(&m)
 	if err != nil {
 		return failure(err, "insert message %s of session %s", m.ID, sessionID)
 	}
 	err = s.submit(ctx, func(tx *sql.Tx) error {
+		if err := s.checkClaim(tx, sessionID, by); err != nil {
+			return err
+		}
 		_, err := tx.Stmt(s.insertMessage).Exec(sessionID, m.N, m.ID, m.Role, m.Status, m.FinishReason, d.errorJSON,
 			d.createdAt, d.authorJSON, m.Model, m.Provider, m.ReplyTo, m.Replaces, m.AnswerID, d.usageJSON,
-			m.FirstTokenMS, m.DurationMS, m.Reasoning, m.Text, m.Seq)
+			m.FirstTokenMS, m.DurationMS, m.Reasoning, m.Text, m.Seq, m.Sealed)
 		return err
 	})
 	return failure(err, "insert message %s of session %s", m.ID, sessionID)
 }
 
 // UpdateMessage implements [chat.Store].
-func (s *Store) UpdateMessage(ctx context.Context, sessionID string, m chat.Message) error {
+func (s *Store) UpdateMessage(ctx context.Context, sessionID string, by chat.Claim, m chat.Message) error {
 	d, err := messageToDocument(&m)
 	if err != nil {
 		return failure(err, "update message %s of session %s", m.ID, sessionID)
 	}
 	err = s.submit(ctx, func(tx *sql.Tx) error {
-		updated, err := changed(tx.Stmt(s.updateMessage).Exec(m.Text, m.Reasoning, m.Status, m.FinishReason, d.errorJSON,
+		if err := s.checkClaim(tx, sessionID, by); errors.Is(err, sql.ErrNoRows) {
+			return chat.ErrStale
+		} else if err != nil {
+			return err
+		}
+		updated, err := changed(tx.Stmt(s.updateMessage).Exec(m.Text, m.Reasoning, m.Sealed, m.Status, m.FinishReason, d.errorJSON,
 			m.Provider, d.usageJSON, m.FirstTokenMS, m.DurationMS, sessionID, m.ID, chat.StatusStreaming))
 		if err == nil && !updated {
 			return chat.ErrStale
@@ -93,32 +102,15 @@ func (s *Store) MessagesAfter(ctx context.Context, sessionID string, seq int64, 
 
 // readMessages reads one page; bound is the N or the Seq at which the query has it begin.
 func readMessages(ctx context.Context, query *sql.Stmt, id string, bound int64, limit int) ([]chat.Message, error) {
-	// To SQLite a negative limit is none.
-	rows, err := query.QueryContext(ctx, id, bound, max(limit, 0))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var messages []chat.Message
-	for rows.Next() {
-		m, err := scanMessage(rows)
-		if err != nil {
-			return nil, err
-		}
-		messages = append(messages, m)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return messages, nil
+	return readAll(ctx, scanMessage, query, id, bound, max(limit, 0))
 }
 
-func scanMessage(row interface{ Scan(into ...any) error }) (chat.Message, error) {
+func scanMessage(row scanner) (chat.Message, error) {
 	var m chat.Message
 	var d messageDocument
 	if err := row.Scan(&m.N, &m.ID, &m.Role, &m.Status, &m.FinishReason, &d.errorJSON, &d.createdAt, &d.authorJSON,
 		&m.Model, &m.Provider, &m.ReplyTo, &m.Replaces, &m.AnswerID, &d.usageJSON, &m.FirstTokenMS, &m.DurationMS,
-		&m.Reasoning, &m.Text, &m.Seq); err != nil {
+		&m.Reasoning, &m.Text, &m.Seq, &m.Sealed); err != nil {
 		return chat.Message{}, err
 	}
 	if err := d.complete(&m); err != nil {

@@ -214,13 +214,13 @@ func TestMigratedStoreGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	claim := chat.Claim{Owner: "owner", Epoch: "epoch"}
-	if err := s.ClaimSession(t.Context(), "active", chat.Claim{}, claim); err != nil {
+	if _, err := s.ClaimSession(t.Context(), "active", chat.Claim{}, claim); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.InsertMessage(t.Context(), "active", chat.Message{ID: "q3", N: 10}); err != nil {
+	if err := s.InsertMessage(t.Context(), "active", claim, chat.Message{ID: "q3", N: 10}); err != nil {
 		t.Fatal(err)
 	}
-	session.Claim, session.LogEnd = claim, 12
+	session.Claim, session.LogEnd, session.Revision = claim, 12, 1
 	if err := s.UpdateSession(t.Context(), &session, chat.Place{MessageID: "q3", Seq: 12}); err != nil {
 		t.Fatal(err)
 	}
@@ -267,5 +267,42 @@ func TestMigratedStoresHaveTheirOwnIDs(t *testing.T) {
 	one, again, other := openStore(t, path), openStore(t, path), openStore(t, oldFile(t, "version1.sql"))
 	if len(one.ID()) != 32 || again.ID() != one.ID() || other.ID() == one.ID() {
 		t.Errorf("one file has the IDs %q and %q, another has %q", one.ID(), again.ID(), other.ID())
+	}
+}
+
+func TestVersion3IsMigrated(t *testing.T) {
+	s := openStore(t, oldFile(t, "version3.sql"))
+	at := time.Date(2026, time.May, 6, 7, 8, 9, 10_000_000, time.UTC)
+	third := chat.Session{
+		ID: "third", UserID: "cleo", Title: "Of version 3", Model: "eliza", Status: chat.SessionStatusActive,
+		CreatedAt: at, LastActiveAt: at.Add(time.Hour), Metadata: map[string]string{"plan": "gold"},
+		ProviderStates: map[string]string{"dify": "conversation 7"}, Claim: chat.Claim{Owner: "server 3", Epoch: "epoch 3"},
+		LogEnd: 4, Changed: 4, Usage: chat.Usage{InputTokens: 5, OutputTokens: 6},
+	}
+	wantSessions(t, s, third)
+	wantMessages(t, s, map[string][]chat.Message{"third": {
+		{
+			ID: "q1", N: 1, Seq: 1, Role: chat.RoleUser, Text: "Héllo 👋", Status: chat.StatusComplete, CreatedAt: at,
+			Author: &chat.Author{ID: "cleo", Name: "Cleo"}, AnswerID: "a1",
+		},
+		{
+			ID: "a1", N: 2, Role: chat.RoleAssistant, Text: "Hi, as far as", Status: chat.StatusStreaming, CreatedAt: at,
+			Model: "eliza", Provider: "eliza", ReplyTo: "q1",
+		},
+	}})
+	records, err := s.UsageAfter(t.Context(), chat.UsageFilter{UserID: "cleo"}, "", "", 10)
+	if err != nil || len(records) != 1 || records[0].CostMicros != 70 {
+		t.Errorf("the usage is %+v, error %v", records, err)
+	}
+	if check, err := s.SealCheck(t.Context()); err != nil || check != "" {
+		t.Errorf("the file is said to be sealed: %q, error %v", check, err)
+	}
+	ended, err := s.UserSessions(t.Context(), "bob", chat.SessionCursor{}, 10)
+	if err != nil || len(ended) != 1 || ended[0].ID != "ended" {
+		t.Errorf("the sessions of bob are %+v, error %v", ended, err)
+	}
+	third.Revision, third.Title = 1, "and now of version 4"
+	if err := s.UpdateSession(t.Context(), &third); err != nil {
+		t.Errorf("the session does not go on: %v", err)
 	}
 }

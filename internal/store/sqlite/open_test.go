@@ -166,10 +166,10 @@ func TestOpenReportsWhatKeepsItFromTheFile(t *testing.T) {
 func TestOpenTwiceSharesTheFile(t *testing.T) {
 	path := closedStore(t)
 	one, other := openStore(t, path), openStore(t, path)
-	if err := one.InsertMessage(t.Context(), "s1", numbered(1)); err != nil {
+	if err := one.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(1)); err != nil {
 		t.Error(err)
 	}
-	if err := other.InsertMessage(t.Context(), "s1", numbered(1)); !errors.Is(err, chat.ErrExists) {
+	if err := other.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(1)); !errors.Is(err, chat.ErrExists) {
 		t.Errorf("got error %v, want %v", err, chat.ErrExists)
 	}
 }
@@ -199,7 +199,7 @@ func TestConnectionSettings(t *testing.T) {
 
 func TestMessageOfUnknownSessionIsNotFound(t *testing.T) {
 	s := openWithSession(t)
-	if err := s.InsertMessage(t.Context(), "s2", numbered(1)); !errors.Is(err, chat.ErrNotFound) {
+	if err := s.InsertMessage(t.Context(), "s2", chat.Claim{}, numbered(1)); !errors.Is(err, chat.ErrNotFound) {
 		t.Errorf("got error %v, want %v", err, chat.ErrNotFound)
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // migrations lead from an empty file to today's schema; the file's user_version counts those it has had. One that
 // was released is never edited: a change of the schema is a further one.
-var migrations = []string{version1, version2, version3}
+var migrations = []string{version1, version2, version3, version4}
 
 // Times are milliseconds since 1970 UTC. Columns that may be NULL hold JSON.
 //
@@ -113,6 +113,20 @@ SET usage = (
 	FROM usage WHERE session_id = sessions.id
 )
 WHERE id IN (SELECT session_id FROM usage);
+`
+
+// Version 4 knows which text is encrypted, in which order a session's record was changed, and finds sessions by their
+// user and their last activity, and usage by its time.
+const version4 = `
+ALTER TABLE sessions ADD COLUMN sealed   INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE messages ADD COLUMN sealed   INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE store    ADD COLUMN seal_check TEXT NOT NULL DEFAULT '';
+
+CREATE INDEX sessions_by_user     ON sessions (user_id, last_active_at, id);
+CREATE INDEX sessions_by_activity ON sessions (last_active_at, id);
+CREATE INDEX sessions_by_owner    ON sessions (owner) WHERE owner <> '';
+CREATE INDEX usage_by_time        ON usage (at);
 `
 
 // migrate brings the schema up to date, each step in a transaction of its own.

@@ -13,8 +13,8 @@ const (
 	insertSessionQuery = `
 		INSERT INTO sessions (id, user_id, title, model, status, created_at, last_active_at, assisted_by,
 			help_requested, help_reason, end_reason, metadata, owner, epoch, log_end, changed, response_times,
-			usage, provider_states)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+			usage, provider_states, sealed, revision)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	claimSessionQuery = `
 		UPDATE sessions SET owner = ?, epoch = ?
@@ -24,17 +24,31 @@ const (
 		UPDATE sessions
 		SET title = ?, model = ?, status = ?, last_active_at = ?, assisted_by = ?, help_requested = ?,
 			help_reason = ?, end_reason = ?, log_end = max(log_end, ?), changed = max(changed, ?), response_times = ?,
-			usage = ?, provider_states = ?
-		WHERE id = ? AND owner = ? AND epoch = ? AND status <> ?`
+			usage = ?, provider_states = ?, sealed = ?, revision = ?
+		WHERE id = ? AND owner = ? AND epoch = ? AND status <> ? AND revision < ?`
 
 	placeMessageQuery = `UPDATE messages SET seq = ? WHERE session_id = ? AND message_id = ? AND seq = 0`
 
-	sessionClaimQuery = `SELECT owner, epoch, status FROM sessions WHERE id = ?`
+	sessionClaimQuery = `SELECT owner, epoch FROM sessions WHERE id = ?`
 
-	selectSessionQuery = `
+	// What scanSession reads.
+	selectSessionColumns = `
 		SELECT id, user_id, title, model, status, created_at, last_active_at, assisted_by, help_requested,
-			help_reason, end_reason, metadata, owner, epoch, log_end, changed, response_times, usage, provider_states
-		FROM sessions WHERE id = ?`
+			help_reason, end_reason, metadata, owner, epoch, log_end, changed, response_times, usage, provider_states,
+			sealed, revision
+		FROM sessions `
+
+	selectSessionQuery       = selectSessionColumns + `WHERE id = ?`
+	selectSessionsAfterQuery = selectSessionColumns + `WHERE id > ? ORDER BY id LIMIT ?`
+	selectUserSessionsQuery  = selectSessionColumns + `
+		WHERE user_id = ? AND (last_active_at, id) < (?, ?) ORDER BY last_active_at DESC, id DESC LIMIT ?`
+	// What begins with a prefix of ASCII characters lies below the prefix with a character above all of these. The last
+	// condition lets SQLite use the partial index.
+	selectClaimedSessionsQuery = `
+		SELECT id FROM sessions
+		WHERE owner >= ? AND owner < ? || char(0x10ffff) AND id > ? AND status <> ? AND owner <> '' ORDER BY id LIMIT ?`
+
+	selectIdleSessionsQuery = `SELECT id FROM sessions WHERE last_active_at < ? ORDER BY last_active_at, id LIMIT ?`
 )
 
 // CreateSession implements [chat.Store].
@@ -46,7 +60,7 @@ func (s *Store) CreateSession(ctx context.Context, session chat.SessionView) err
 	err = s.submit(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Stmt(s.insertSession).Exec(d.id, d.userID, d.title, d.model, d.status, d.createdAt,
 			d.lastActiveAt, d.assistedBy, d.helpRequested, d.helpReason, d.endReason, d.metadata, d.owner, d.epoch,
-			d.logEnd, d.changed, d.responseTimes, d.usage, d.providerStates)
+			d.logEnd, d.changed, d.responseTimes, d.usage, d.providerStates, d.sealed, d.revision)
 		return err
 	})
 	return failure(err, "create session %s", d.id)
@@ -54,32 +68,43 @@ func (s *Store) CreateSession(ctx context.Context, session chat.SessionView) err
 
 // Session implements [chat.Store].
 func (s *Store) Session(ctx context.Context, id string) (chat.Session, error) {
-	var d sessionDocument
-	err := s.selectSession.QueryRowContext(ctx, id).Scan(&d.id, &d.userID, &d.title, &d.model, &d.status,
-		&d.createdAt, &d.lastActiveAt, &d.assistedBy, &d.helpRequested, &d.helpReason, &d.endReason, &d.metadata,
-		&d.owner, &d.epoch, &d.logEnd, &d.changed, &d.responseTimes, &d.usage, &d.providerStates)
-	if err != nil {
-		return chat.Session{}, failure(err, "read session %s", id)
-	}
-	session, err := d.session()
+	session, err := scanSession(s.selectSession.QueryRowContext(ctx, id))
 	return session, failure(err, "read session %s", id)
 }
 
+func scanSession(row scanner) (chat.Session, error) {
+	var d sessionDocument
+	if err := row.Scan(&d.id, &d.userID, &d.title, &d.model, &d.status, &d.createdAt, &d.lastActiveAt, &d.assistedBy,
+		&d.helpRequested, &d.helpReason, &d.endReason, &d.metadata, &d.owner, &d.epoch, &d.logEnd, &d.changed,
+		&d.responseTimes, &d.usage, &d.providerStates, &d.sealed, &d.revision); err != nil {
+		return chat.Session{}, err
+	}
+	return d.session()
+}
+
 // ClaimSession implements [chat.Store].
-func (s *Store) ClaimSession(ctx context.Context, id string, from, to chat.Claim) error {
-	err := s.submit(ctx, func(tx *sql.Tx) error {
-		claimed, err := changed(tx.Stmt(s.claimSession).Exec(to.Owner, to.Epoch, id, from.Owner, from.Epoch,
-			chat.SessionStatusEnded))
-		if err != nil || claimed {
-			return err
+func (s *Store) ClaimSession(ctx context.Context, id string, from, to chat.Claim) (chat.Session, error) {
+	session, err := submitFor(ctx, s, func(tx *sql.Tx) (chat.Session, error) {
+		if _, err := tx.Stmt(s.claimSession).Exec(to.Owner, to.Epoch, id, from.Owner, from.Epoch,
+			chat.SessionStatusEnded); err != nil {
+			return chat.Session{}, err
 		}
-		claim, status, err := s.storedClaim(tx, id)
-		if err == nil && (claim != to || status == chat.SessionStatusEnded) {
-			return chat.ErrStale
+		session, err := scanSession(tx.Stmt(s.claimedSession).QueryRow(id))
+		if err == nil && (session.Claim != to || session.Status == chat.SessionStatusEnded) {
+			return chat.Session{}, chat.ErrStale
 		}
-		return err
+		return session, err
 	})
-	return failure(err, "claim session %s", id)
+	return session, failure(err, "claim session %s", id)
+}
+
+// checkClaim is ErrStale where a session has another claim. An unknown one is sql.ErrNoRows.
+func (s *Store) checkClaim(tx *sql.Tx, id string, by chat.Claim) error {
+	claim, err := s.storedClaim(tx, id)
+	if err == nil && claim != by {
+		return chat.ErrStale
+	}
+	return err
 }
 
 // UpdateSession implements [chat.Store].
@@ -101,20 +126,20 @@ func (s *Store) UpdateSession(ctx context.Context, session chat.SessionView, pla
 func (s *Store) replaceSession(tx *sql.Tx, d *sessionDocument) error {
 	updated, err := changed(tx.Stmt(s.updateSession).Exec(d.title, d.model, d.status, d.lastActiveAt, d.assistedBy,
 		d.helpRequested, d.helpReason, d.endReason, d.logEnd, d.changed, d.responseTimes, d.usage, d.providerStates,
-		d.id, d.owner, d.epoch, chat.SessionStatusEnded))
+		d.sealed, d.revision, d.id, d.owner, d.epoch, chat.SessionStatusEnded, d.revision))
 	if err != nil || updated {
 		return err
 	}
-	if _, _, err := s.storedClaim(tx, d.id); err != nil {
+	if _, err := s.storedClaim(tx, d.id); err != nil {
 		return err
 	}
 	return chat.ErrStale
 }
 
-// storedClaim reads what kept a session from being changed. An unknown session is sql.ErrNoRows.
-func (s *Store) storedClaim(tx *sql.Tx, id string) (claim chat.Claim, status chat.SessionStatus, err error) {
-	err = tx.Stmt(s.sessionClaim).QueryRow(id).Scan(&claim.Owner, &claim.Epoch, &status)
-	return claim, status, err
+// storedClaim reads the claim that a session has. An unknown session is sql.ErrNoRows.
+func (s *Store) storedClaim(tx *sql.Tx, id string) (claim chat.Claim, err error) {
+	err = tx.Stmt(s.sessionClaim).QueryRow(id).Scan(&claim.Owner, &claim.Epoch)
+	return claim, err
 }
 
 func (s *Store) placeMessages(tx *sql.Tx, sessionID string, places []chat.Place) error {

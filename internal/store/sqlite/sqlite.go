@@ -32,14 +32,20 @@ type Store struct {
 	// Prepared for writer.
 	savepoint, rollbackTo, release             *sql.Stmt
 	insertSession, claimSession, updateSession *sql.Stmt
-	sessionClaim                               *sql.Stmt
+	sessionClaim, claimedSession               *sql.Stmt
 	insertMessage, updateMessage, placeMessage *sql.Stmt
 	insertUsage                                *sql.Stmt
+	deleteMessages, deleteSession              *sql.Stmt
+	resealSession, resealMessage               *sql.Stmt
 
 	// Prepared for readers.
 	selectSession, selectMessage, selectMessages, selectMessagesAfter *sql.Stmt
-	sumUsage, sumUsageOfUser, ping                                    *sql.Stmt
+	selectSessionsAfter, selectUserSessions, selectIdleSessions       *sql.Stmt
+	sumUsage, sumUsageOfUser                                          *sql.Stmt
+	selectUsage, selectUsageOfUser, selectClaimedSessions             *sql.Stmt
+	count, ping                                                       *sql.Stmt
 
+	leases  leases
 	writes  chan write    // unbuffered: a write is either taken by the loop or still its caller's
 	closing chan struct{} // closed by Close
 	stopped chan struct{} // closed by the write loop
@@ -69,6 +75,7 @@ func open(ctx context.Context, path string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{writes: make(chan write), closing: make(chan struct{}), stopped: make(chan struct{})}
+	s.leases.folder = path + ".owners"
 	if err := s.connect(ctx, path); err != nil {
 		return nil, errors.Join(err, s.disconnect())
 	}
@@ -100,6 +107,7 @@ func (s *Store) connect(ctx context.Context, path string) (err error) {
 		"_journal_mode": {"WAL"},
 		"_synchronous":  {"FULL"},
 		"_txlock":       {"immediate"},
+		"_pragma":       {"secure_delete(1)"}, // what is erased is overwritten
 	})); err != nil {
 		return err
 	}
@@ -144,14 +152,26 @@ func (s *Store) prepare(ctx context.Context) error {
 		{s.writer, &s.claimSession, claimSessionQuery},
 		{s.writer, &s.updateSession, updateSessionQuery},
 		{s.writer, &s.sessionClaim, sessionClaimQuery},
+		{s.writer, &s.claimedSession, selectSessionQuery},
 		{s.writer, &s.insertMessage, insertMessageQuery},
 		{s.writer, &s.updateMessage, updateMessageQuery},
 		{s.writer, &s.placeMessage, placeMessageQuery},
 		{s.writer, &s.insertUsage, insertUsageQuery},
+		{s.writer, &s.deleteMessages, deleteMessagesQuery},
+		{s.writer, &s.deleteSession, deleteSessionQuery},
+		{s.writer, &s.resealSession, resealSessionQuery},
+		{s.writer, &s.resealMessage, resealMessageQuery},
 		{s.readers, &s.selectSession, selectSessionQuery},
 		{s.readers, &s.selectMessage, selectMessageQuery},
 		{s.readers, &s.selectMessages, selectMessagesQuery},
 		{s.readers, &s.selectMessagesAfter, selectMessagesAfterQuery},
+		{s.readers, &s.selectSessionsAfter, selectSessionsAfterQuery},
+		{s.readers, &s.selectUserSessions, selectUserSessionsQuery},
+		{s.readers, &s.selectIdleSessions, selectIdleSessionsQuery},
+		{s.readers, &s.selectClaimedSessions, selectClaimedSessionsQuery},
+		{s.readers, &s.selectUsage, selectUsageQuery},
+		{s.readers, &s.selectUsageOfUser, selectUsageOfUserQuery},
+		{s.readers, &s.count, countQuery},
 		{s.readers, &s.sumUsage, sumUsageQuery},
 		{s.readers, &s.sumUsageOfUser, sumUsageOfUserQuery},
 		{s.readers, &s.ping, "SELECT EXISTS (SELECT 1 FROM sessions)"},
@@ -178,7 +198,7 @@ func (s *Store) Ping(ctx context.Context) error {
 func (s *Store) Close() error {
 	close(s.closing)
 	<-s.stopped
-	return failure(s.disconnect(), "close store")
+	return failure(errors.Join(s.leases.close(), s.disconnect()), "close store")
 }
 
 // disconnect closes the connections and with them the prepared statements: the writer's last, because the last

@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"math"
 	"time"
 
 	"github.com/parley-chat/parley/chat"
@@ -25,6 +24,15 @@ const (
 
 	sumUsageQuery       = sumUsageColumns + `WHERE at >= ? AND at < ?` + sumUsageGroups
 	sumUsageOfUserQuery = sumUsageColumns + `WHERE user_id = ? AND at >= ? AND at < ?` + sumUsageGroups
+
+	// What scanUsage reads.
+	selectUsageColumns = `
+		SELECT user_id, at, session_id, message_id, model, input_tokens, output_tokens, estimated, cost_micros
+		FROM usage `
+	selectUsagePage = ` AND (session_id, message_id) > (?, ?) ORDER BY session_id, message_id LIMIT ?`
+
+	selectUsageQuery       = selectUsageColumns + `WHERE at >= ? AND at < ?` + selectUsagePage
+	selectUsageOfUserQuery = selectUsageColumns + `WHERE user_id = ? AND at >= ? AND at < ?` + selectUsagePage
 )
 
 // AddUsage implements [chat.Store].
@@ -44,43 +52,40 @@ func (s *Store) SumUsage(ctx context.Context, filter chat.UsageFilter) ([]chat.U
 }
 
 func (s *Store) readSums(ctx context.Context, filter chat.UsageFilter) ([]chat.UsageSum, error) {
-	from, to := int64(math.MinInt64), int64(math.MaxInt64)
-	if !filter.From.IsZero() {
-		from = filter.From.UnixMilli()
-	}
-	if !filter.To.IsZero() {
-		to = filter.To.UnixMilli()
-	}
-	query, args := s.sumUsage, []any{from, to}
+	query, args := s.sumUsage, period(filter)
 	if filter.UserID != "" {
-		query, args = s.sumUsageOfUser, []any{filter.UserID, from, to}
+		query, args = s.sumUsageOfUser, append([]any{filter.UserID}, args...)
 	}
-	rows, err := query.QueryContext(ctx, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var sums []chat.UsageSum
-	for rows.Next() {
-		sum, err := scanSum(rows)
-		if err != nil {
-			return nil, err
-		}
-		sums = append(sums, sum)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return sums, nil
+	return readAll(ctx, scanSum, query, args...)
 }
 
-func scanSum(rows *sql.Rows) (chat.UsageSum, error) {
+func scanSum(row scanner) (chat.UsageSum, error) {
 	var sum chat.UsageSum
 	var day int64
-	if err := rows.Scan(&day, &sum.UserID, &sum.Model, &sum.Responses, &sum.Estimated, &sum.InputTokens,
+	if err := row.Scan(&day, &sum.UserID, &sum.Model, &sum.Responses, &sum.Estimated, &sum.InputTokens,
 		&sum.OutputTokens, &sum.CostMicros); err != nil {
 		return chat.UsageSum{}, err
 	}
 	sum.Day = time.UnixMilli(day).UTC()
 	return sum, nil
+}
+
+// UsageAfter implements [chat.Store].
+func (s *Store) UsageAfter(
+	ctx context.Context, filter chat.UsageFilter, sessionID, messageID string, limit int,
+) ([]chat.UsageRecord, error) {
+	query, args := s.selectUsage, period(filter)
+	if filter.UserID != "" {
+		query, args = s.selectUsageOfUser, append([]any{filter.UserID}, args...)
+	}
+	records, err := readAll(ctx, scanUsage, query, append(args, sessionID, messageID, max(limit, 0))...)
+	return records, failure(err, "read usage")
+}
+
+func scanUsage(row scanner) (r chat.UsageRecord, err error) {
+	var at int64
+	err = row.Scan(&r.UserID, &at, &r.SessionID, &r.MessageID, &r.Model, &r.Usage.InputTokens, &r.Usage.OutputTokens,
+		&r.Usage.Estimated, &r.CostMicros)
+	r.At = time.UnixMilli(at).UTC()
+	return r, err
 }

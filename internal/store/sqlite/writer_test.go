@@ -93,7 +93,7 @@ func TestWaitingWritesShareATransaction(t *testing.T) {
 func TestOneFailureInAGroupHarmsNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openWithSession(t)
-		if err := s.InsertMessage(t.Context(), "s1", numbered(3)); err != nil {
+		if err := s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(3)); err != nil {
 			t.Fatal(err)
 		}
 		broken := errors.New("broken")
@@ -101,17 +101,17 @@ func TestOneFailureInAGroupHarmsNoOther(t *testing.T) {
 			do   func() error
 			want error
 		}{
-			{func() error { return s.InsertMessage(t.Context(), "s1", numbered(1)) }, nil},
-			{func() error { return s.InsertMessage(t.Context(), "s1", numbered(3)) }, chat.ErrExists},
-			{func() error { return s.UpdateMessage(t.Context(), "s1", numbered(3)) }, chat.ErrStale},
-			{func() error { return s.InsertMessage(t.Context(), "unknown", numbered(1)) }, chat.ErrNotFound},
+			{func() error { return s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(1)) }, nil},
+			{func() error { return s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(3)) }, chat.ErrExists},
+			{func() error { return s.UpdateMessage(t.Context(), "s1", chat.Claim{}, numbered(3)) }, chat.ErrStale},
+			{func() error { return s.InsertMessage(t.Context(), "unknown", chat.Claim{}, numbered(1)) }, chat.ErrNotFound},
 			{func() error {
 				return s.submit(t.Context(), func(tx *sql.Tx) error {
 					_, err := tx.Exec("UPDATE messages SET n = n + 1000")
 					return errors.Join(broken, err)
 				})
 			}, broken},
-			{func() error { return s.InsertMessage(t.Context(), "s1", numbered(2)) }, nil},
+			{func() error { return s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(2)) }, nil},
 		}
 		release := holdWriter(t, s)
 		var wg sync.WaitGroup
@@ -148,7 +148,7 @@ func TestLostTransactionFailsTheWholeGroup(t *testing.T) {
 					})
 					synctest.Wait()
 				}
-				wantFailure(func() error { return s.InsertMessage(t.Context(), "s1", numbered(1)) })
+				wantFailure(func() error { return s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(1)) })
 				wantFailure(func() error {
 					return s.submit(t.Context(), func(tx *sql.Tx) error {
 						if _, err := tx.Exec("ROLLBACK"); err != nil {
@@ -157,10 +157,10 @@ func TestLostTransactionFailsTheWholeGroup(t *testing.T) {
 						return outcome
 					})
 				})
-				wantFailure(func() error { return s.InsertMessage(t.Context(), "s1", numbered(2)) })
+				wantFailure(func() error { return s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(2)) })
 				release()
 				wg.Wait()
-				if err := s.InsertMessage(t.Context(), "s1", numbered(3)); err != nil {
+				if err := s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(3)); err != nil {
 					t.Errorf("the next write: %v", err)
 				}
 				if got := storedNumbers(t, s); got != "3" {
@@ -182,12 +182,12 @@ func TestFullDiskFailsTheWriteAndPasses(t *testing.T) {
 	setMaxPages(10)
 	large := numbered(1)
 	large.Text = strings.Repeat("x", 100_000)
-	err := s.InsertMessage(t.Context(), "s1", large)
+	err := s.InsertMessage(t.Context(), "s1", chat.Claim{}, large)
 	if err == nil || !strings.Contains(err.Error(), "there is no room left") {
 		t.Errorf("got error %v, want one that says that there is no room left", err)
 	}
 	setMaxPages(1_000_000)
-	if err := s.InsertMessage(t.Context(), "s1", large); err != nil {
+	if err := s.InsertMessage(t.Context(), "s1", chat.Claim{}, large); err != nil {
 		t.Error(err)
 	}
 	if got := storedNumbers(t, s); got != "1" {
@@ -201,7 +201,7 @@ func TestWriteNotYetTakenIsNotDoneWhenItsContextEnds(t *testing.T) {
 		release := holdWriter(t, s)
 		ctx, cancel := context.WithCancel(t.Context())
 		inserted := make(chan error, 1)
-		go func() { inserted <- s.InsertMessage(ctx, "s1", numbered(1)) }()
+		go func() { inserted <- s.InsertMessage(ctx, "s1", chat.Claim{}, numbered(1)) }()
 		synctest.Wait()
 		cancel()
 		if err := <-inserted; !errors.Is(err, context.Canceled) { // answered while the writer is busy
@@ -229,7 +229,7 @@ func TestWriteOnceTakenIsDoneAlthoughNobodyWaitsForIt(t *testing.T) {
 		t.Errorf("got error %v, want %v", err, context.Canceled)
 	}
 	// The next write is behind it.
-	if err := s.InsertMessage(t.Context(), "s1", numbered(1)); err != nil {
+	if err := s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(1)); err != nil {
 		t.Error(err)
 	}
 	if _, err := s.Session(t.Context(), "s2"); err != nil {
@@ -244,9 +244,10 @@ func TestPlacesOnceTakenAreTheStores(t *testing.T) {
 		s := openStore(t, path)
 		session := chat.Session{ID: "s1", Status: chat.SessionStatusActive}
 		if err := errors.Join(s.CreateSession(t.Context(), &session),
-			s.InsertMessage(t.Context(), "s1", numbered(1))); err != nil {
+			s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(1))); err != nil {
 			t.Fatal(err)
 		}
+		session.Revision = 1
 		release := holdWriter(t, s)
 		taken, free := make(chan struct{}), make(chan struct{})
 		go s.submit(context.Background(), func(*sql.Tx) error {
@@ -268,7 +269,7 @@ func TestPlacesOnceTakenAreTheStores(t *testing.T) {
 		}
 		places[0] = chat.Place{MessageID: "m1", Seq: 99}
 		close(free)
-		if err := s.InsertMessage(t.Context(), "s1", numbered(2)); err != nil { // behind the update
+		if err := s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(2)); err != nil { // behind the update
 			t.Error(err)
 		}
 		if m, err := s.Message(t.Context(), "s1", "m1"); err != nil || m.Seq != 3 {
@@ -279,8 +280,8 @@ func TestPlacesOnceTakenAreTheStores(t *testing.T) {
 
 func TestSessionAndPlacesAreStoredTogetherOrNotAtAll(t *testing.T) {
 	s := openWithSession(t)
-	if err := errors.Join(s.InsertMessage(t.Context(), "s1", numbered(1)),
-		s.InsertMessage(t.Context(), "s1", numbered(2))); err != nil {
+	if err := errors.Join(s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(1)),
+		s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(2))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.writer.Exec(`
@@ -288,7 +289,7 @@ func TestSessionAndPlacesAreStoredTogetherOrNotAtAll(t *testing.T) {
 		BEGIN SELECT RAISE(ABORT, 'refused'); END`); err != nil {
 		t.Fatal(err)
 	}
-	changed := chat.Session{ID: "s1", Status: chat.SessionStatusActive, Title: "changed", LogEnd: 9}
+	changed := chat.Session{ID: "s1", Status: chat.SessionStatusActive, Title: "changed", LogEnd: 9, Revision: 1}
 	err := s.UpdateSession(t.Context(), &changed,
 		chat.Place{MessageID: "m1", Seq: 3}, chat.Place{MessageID: "m2", Seq: 4})
 	if err == nil || !strings.Contains(err.Error(), "place message m2") {
@@ -321,7 +322,7 @@ func TestCloseWaitsForTheWriteThatWasTaken(t *testing.T) {
 		if err := <-closed; err != nil {
 			t.Error(err)
 		}
-		if err := s.InsertMessage(t.Context(), "s1", numbered(1)); !errors.Is(err, errClosed) {
+		if err := s.InsertMessage(t.Context(), "s1", chat.Claim{}, numbered(1)); !errors.Is(err, errClosed) {
 			t.Errorf("got error %v, want %v", err, errClosed)
 		}
 	})

@@ -56,8 +56,10 @@ func mustCreate(t *testing.T, store chat.Store, sessions ...chat.Session) {
 
 func mustInsert(t *testing.T, store chat.Store, sessionID string, messages ...chat.Message) {
 	t.Helper()
+	session, err := store.Session(t.Context(), sessionID)
+	must(t, err)
 	for _, m := range messages {
-		must(t, store.InsertMessage(t.Context(), sessionID, m))
+		must(t, store.InsertMessage(t.Context(), sessionID, session.Claim, m))
 	}
 }
 
@@ -130,4 +132,21 @@ func show(value any) string {
 		return fmt.Sprintf("%s… (%d bytes)", text[:300], len(text))
 	}
 	return text
+}
+
+// updateSession stores a change of a session: under the next revision.
+func updateSession(t *testing.T, store chat.Store, session *chat.Session, places ...chat.Place) error {
+	t.Helper()
+	session.Revision++
+	return store.UpdateSession(t.Context(), session, places...)
+}
+
+// claimSession claims a session, and fails if what it is told is not what is stored then.
+func claimSession(t *testing.T, store chat.Store, id string, from, to chat.Claim) error {
+	t.Helper()
+	claimed, err := store.ClaimSession(t.Context(), id, from, to)
+	if err == nil && claimed.Claim != to {
+		t.Errorf("the claim of session %s is %v, and is told to be %v", id, to, claimed.Claim)
+	}
+	return err
 }

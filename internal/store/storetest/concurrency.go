@@ -27,14 +27,14 @@ var concurrencyTests = []contractTest{
 	{"one of many gets an N", onStore(func(t *testing.T, store chat.Store) {
 		mustCreate(t, store, newSession("s1"))
 		winner := oneWins(t, chat.ErrExists, func(i int) error {
-			return store.InsertMessage(t.Context(), "s1", newMessage(1, fmt.Sprint(i)))
+			return store.InsertMessage(t.Context(), "s1", chat.Claim{}, newMessage(1, fmt.Sprint(i)))
 		})
 		wantMessages(t, store, "s1", newMessage(1, fmt.Sprint(winner)))
 	})},
 	{"one of many gets a message ID", onStore(func(t *testing.T, store chat.Store) {
 		mustCreate(t, store, newSession("s1"))
 		winner := oneWins(t, chat.ErrExists, func(i int) error {
-			return store.InsertMessage(t.Context(), "s1", newMessage(int64(i+1), "m1"))
+			return store.InsertMessage(t.Context(), "s1", chat.Claim{}, newMessage(int64(i+1), "m1"))
 		})
 		wantMessages(t, store, "s1", newMessage(int64(winner+1), "m1"))
 	})},
@@ -42,12 +42,13 @@ var concurrencyTests = []contractTest{
 		mustCreate(t, store, newSession("s1"))
 		ended := func(i int) chat.Session {
 			session := newSession("s1")
-			session.Title, session.Status = fmt.Sprint(i), chat.SessionStatusEnded
+			session.Title, session.Status, session.Revision = fmt.Sprint(i), chat.SessionStatusEnded, 1
 			return session
 		}
 		winner := oneWins(t, chat.ErrStale, func(i int) error {
 			session := ended(i)
-			return store.UpdateSession(t.Context(), &session)
+			session.Revision = 0
+			return updateSession(t, store, &session)
 		})
 		wantSession(t, store, ended(winner))
 	})},
@@ -60,7 +61,7 @@ var concurrencyTests = []contractTest{
 			return m
 		}
 		winner := oneWins(t, chat.ErrStale, func(i int) error {
-			return store.UpdateMessage(t.Context(), "s1", finished(i))
+			return store.UpdateMessage(t.Context(), "s1", chat.Claim{}, finished(i))
 		})
 		wantMessages(t, store, "s1", finished(winner))
 	})},
@@ -76,7 +77,7 @@ var concurrencyTests = []contractTest{
 			} else {
 				late = nil
 			}
-			if err := store.UpdateMessage(t.Context(), "s1", m); err != nil && !errors.Is(err, late) {
+			if err := store.UpdateMessage(t.Context(), "s1", chat.Claim{}, m); err != nil && !errors.Is(err, late) {
 				t.Error(err)
 			}
 		})
@@ -122,7 +123,7 @@ var concurrencyTests = []contractTest{
 				t.Error(err)
 			}
 			for n := range int64(4) {
-				if err := store.InsertMessage(t.Context(), session.ID, newMessage(n+1, fmt.Sprint(n))); err != nil {
+				if err := store.InsertMessage(t.Context(), session.ID, chat.Claim{}, newMessage(n+1, fmt.Sprint(n))); err != nil {
 					t.Error(err)
 				}
 				if got, err := store.Messages(t.Context(), session.ID, 0, 10); err != nil || len(got) != int(n)+1 {

@@ -50,7 +50,7 @@ var fieldTests = []contractTest{
 		mustInsert(t, store, "s1", m)
 		m.Text = strings.Repeat("0123456789abcdeé", 1<<20/17) + "end"
 		m.Reasoning, m.Status = m.Text, chat.StatusComplete
-		must(t, store.UpdateMessage(t.Context(), "s1", m))
+		must(t, store.UpdateMessage(t.Context(), "s1", chat.Claim{}, m))
 		wantMessages(t, store, "s1", m)
 	})},
 }

@@ -33,7 +33,7 @@ func (l *lockedSession) View(f func(*chat.Session)) {
 
 func locksOnce(t *testing.T, store chat.Store) {
 	active, ended := newSession("s1"), newSession("s1")
-	ended.Status = chat.SessionStatusEnded
+	ended.Status, ended.Revision = chat.SessionStatusEnded, 1
 	update := func(ctx context.Context, session chat.SessionView) error {
 		return store.UpdateSession(ctx, session, chat.Place{MessageID: "m1", Seq: 3})
 	}
@@ -95,6 +95,7 @@ func storesOneMoment(t *testing.T, store chat.Store) {
 		locked.mu.Lock()
 		defer locked.mu.Unlock()
 		s, text := &locked.session, fmt.Sprint(moment)
+		s.Revision++
 		s.Title, s.Model, s.HelpReason, s.AssistedBy.ID, s.AssistedBy.Name = text, text, text, text, text
 		s.ResponseTimes[0] = chat.ResponseTime{FirstTokenMS: moment, TotalMS: moment}
 		s.Usage, s.ProviderStates["provider"] = chat.Usage{InputTokens: int(moment), OutputTokens: int(moment)}, text
@@ -105,7 +106,7 @@ func storesOneMoment(t *testing.T, store chat.Store) {
 		for round := range 4 {
 			change(int64(100*i + round))
 			if err := store.UpdateSession(t.Context(), locked); err != nil {
-				t.Error(err)
+				wantError(t, err, chat.ErrStale) // a later moment is stored already
 			}
 			change(int64(100*i + round + 50)) // after it was stored
 			got, err := store.Session(t.Context(), "s1")

@@ -11,7 +11,7 @@ var messageTests = []contractTest{
 		first := newMessage(1, "m1")
 		mustCreate(t, store, newSession("s1"))
 		mustInsert(t, store, "s1", first)
-		wantError(t, store.InsertMessage(t.Context(), "s1", newMessage(1, "m2")), chat.ErrExists)
+		wantError(t, store.InsertMessage(t.Context(), "s1", chat.Claim{}, newMessage(1, "m2")), chat.ErrExists)
 		wantMessages(t, store, "s1", first)
 		wantNoMessage(t, store, "s1", "m2")
 	})},
@@ -20,8 +20,8 @@ var messageTests = []contractTest{
 		second.Text = "another text"
 		mustCreate(t, store, newSession("s1"))
 		mustInsert(t, store, "s1", first)
-		wantError(t, store.InsertMessage(t.Context(), "s1", second), chat.ErrExists)
-		wantError(t, store.InsertMessage(t.Context(), "s1", first), chat.ErrExists)
+		wantError(t, store.InsertMessage(t.Context(), "s1", chat.Claim{}, second), chat.ErrExists)
+		wantError(t, store.InsertMessage(t.Context(), "s1", chat.Claim{}, first), chat.ErrExists)
 		wantMessages(t, store, "s1", first)
 	})},
 	{"sessions share neither N nor IDs", onStore(func(t *testing.T, store chat.Store) {
@@ -52,14 +52,14 @@ var messageTests = []contractTest{
 		mustInsert(t, store, "s1", m)
 		for _, text := range []string{"It", "It was", "It was late."} {
 			m.Text = text
-			must(t, store.UpdateMessage(t.Context(), "s1", m))
+			must(t, store.UpdateMessage(t.Context(), "s1", chat.Claim{}, m))
 			wantMessages(t, store, "s1", m)
 		}
 	})},
 	{"UpdateMessage never inserts", onStore(func(t *testing.T, store chat.Store) {
 		mustCreate(t, store, newSession("s1"))
-		wantError(t, store.UpdateMessage(t.Context(), "s1", newStreamingMessage(1, "m1")), chat.ErrStale)
-		wantError(t, store.UpdateMessage(t.Context(), "s2", newStreamingMessage(1, "m1")), chat.ErrStale)
+		wantError(t, store.UpdateMessage(t.Context(), "s1", chat.Claim{}, newStreamingMessage(1, "m1")), chat.ErrStale)
+		wantError(t, store.UpdateMessage(t.Context(), "s2", chat.Claim{}, newStreamingMessage(1, "m1")), chat.ErrStale)
 		wantMessages(t, store, "s1")
 		wantMessages(t, store, "s2")
 	})},
@@ -69,7 +69,7 @@ var messageTests = []contractTest{
 		mustInsert(t, store, "s1", one, sibling)
 		mustInsert(t, store, "s2", other)
 		one.Text = "text"
-		must(t, store.UpdateMessage(t.Context(), "s1", one))
+		must(t, store.UpdateMessage(t.Context(), "s1", chat.Claim{}, one))
 		wantMessages(t, store, "s1", one, sibling)
 		wantMessages(t, store, "s2", other)
 	})},
@@ -89,9 +89,9 @@ func updatesMessage(t *testing.T, store chat.Store) {
 	update.N = 99 // the ID tells which message is meant
 	mustInsert(t, store, "s1", original)
 	for _, update := range []chat.Message{update, {ID: "m1", Status: chat.StatusComplete}} {
-		must(t, store.UpdateMessage(t.Context(), "s1", update))
+		must(t, store.UpdateMessage(t.Context(), "s1", chat.Claim{}, update))
 		want := original
-		want.Text, want.Reasoning = update.Text, update.Reasoning
+		want.Text, want.Reasoning, want.Sealed = update.Text, update.Reasoning, update.Sealed
 		want.Status, want.FinishReason, want.Error = update.Status, update.FinishReason, update.Error
 		want.Provider, want.Usage = update.Provider, update.Usage
 		want.FirstTokenMS, want.DurationMS = update.FirstTokenMS, update.DurationMS
@@ -107,11 +107,11 @@ func keepsMessageFinal(t *testing.T, store chat.Store) {
 		m := newStreamingMessage(int64(i+1), string(final))
 		mustInsert(t, store, "s1", m)
 		m.Text, m.Status = "the text so far", final
-		must(t, store.UpdateMessage(t.Context(), "s1", m))
+		must(t, store.UpdateMessage(t.Context(), "s1", chat.Claim{}, m))
 		for _, status := range []chat.Status{chat.StatusStreaming, chat.StatusComplete, chat.StatusInterrupted} {
 			late := m
 			late.Text, late.Status = "another text", status
-			wantError(t, store.UpdateMessage(t.Context(), "s1", late), chat.ErrStale)
+			wantError(t, store.UpdateMessage(t.Context(), "s1", chat.Claim{}, late), chat.ErrStale)
 		}
 		got, err := store.Message(t.Context(), "s1", m.ID)
 		must(t, err)

@@ -16,7 +16,7 @@ var placeTests = []contractTest{
 		mustCreate(t, store, session)
 		mustInsert(t, store, "s1", m)
 		session.Status, session.EndReason, session.LogEnd = chat.SessionStatusEnded, chat.EndedByUser, 5
-		must(t, store.UpdateSession(t.Context(), &session, chat.Place{MessageID: "m1", Seq: 4}))
+		must(t, updateSession(t, store, &session, chat.Place{MessageID: "m1", Seq: 4}))
 		m.Seq = 4
 		wantSession(t, store, session)
 		wantMessages(t, store, "s1", m)
@@ -28,7 +28,7 @@ var placeTests = []contractTest{
 		mustInsert(t, store, "s1", one, two)
 		mustInsert(t, store, "s2", newMessage(1, "m1"), newMessage(2, "other"))
 		session.LogEnd = 9
-		must(t, store.UpdateSession(t.Context(), &session, chat.Place{MessageID: "m1", Seq: 3},
+		must(t, updateSession(t, store, &session, chat.Place{MessageID: "m1", Seq: 3},
 			chat.Place{MessageID: "unknown", Seq: 4}, chat.Place{MessageID: "other", Seq: 5},
 			chat.Place{MessageID: "M2", Seq: 6}, chat.Place{MessageID: "m2", Seq: 7}))
 		one.Seq, two.Seq = 3, 7
@@ -42,8 +42,8 @@ var placeTests = []contractTest{
 		mustCreate(t, store, ended)
 		mustInsert(t, store, "s1", m)
 		place := chat.Place{MessageID: "m1", Seq: 3}
-		wantError(t, store.UpdateSession(t.Context(), &ended, place), chat.ErrStale)
-		wantError(t, store.UpdateSession(t.Context(), &unknown, place), chat.ErrNotFound)
+		wantError(t, updateSession(t, store, &ended, place), chat.ErrStale)
+		wantError(t, updateSession(t, store, &unknown, place), chat.ErrNotFound)
 		wantMessages(t, store, "s1", m)
 	})},
 	{"UpdateMessage neither gives nor takes a Seq", onStore(func(t *testing.T, store chat.Store) {
@@ -54,7 +54,7 @@ var placeTests = []contractTest{
 		for _, seq := range []int64{0, 5, 9} {
 			for _, m := range []chat.Message{without, with} {
 				m.Seq = seq
-				must(t, store.UpdateMessage(t.Context(), "s1", m))
+				must(t, store.UpdateMessage(t.Context(), "s1", chat.Claim{}, m))
 			}
 			wantMessages(t, store, "s1", without, with)
 		}
@@ -88,7 +88,7 @@ func givesPlaces(t *testing.T, store chat.Store) {
 		messages = append(messages, m)
 	}
 	session.Title, session.LogEnd = "another title", 1000
-	must(t, store.UpdateSession(t.Context(), &session, places...))
+	must(t, updateSession(t, store, &session, places...))
 	wantSession(t, store, session)
 	wantMessages(t, store, "s1", messages...)
 }
@@ -98,13 +98,13 @@ func keepsPlaces(t *testing.T, store chat.Store) {
 	inserted.Seq = 3
 	mustCreate(t, store, session)
 	mustInsert(t, store, "s1", inserted, given)
-	must(t, store.UpdateSession(t.Context(), &session,
+	must(t, updateSession(t, store, &session,
 		chat.Place{MessageID: "m1", Seq: 10}, chat.Place{MessageID: "m2", Seq: 11}, chat.Place{MessageID: "m2", Seq: 12}))
 	given.Seq = 11
 	wantMessages(t, store, "s1", inserted, given)
 
 	session.Title = "another title"
-	must(t, store.UpdateSession(t.Context(), &session,
+	must(t, updateSession(t, store, &session,
 		chat.Place{MessageID: "m2", Seq: 2}, chat.Place{MessageID: "m1", Seq: 20}))
 	wantSession(t, store, session) // that nothing was left to place is no error
 	wantMessages(t, store, "s1", inserted, given)
@@ -128,7 +128,7 @@ func insertWithPlaces(t *testing.T, store chat.Store) {
 		m.Seq = seq
 		mustInsert(t, store, "s2", m)
 	}
-	must(t, store.UpdateSession(t.Context(), &session, places...))
+	must(t, updateSession(t, store, &session, places...))
 }
 
 func pagesAfter(t *testing.T, store chat.Store) {

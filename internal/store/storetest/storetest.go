@@ -5,6 +5,7 @@ package storetest
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/parley-chat/parley/chat"
 )
@@ -28,6 +29,10 @@ func Run(t *testing.T, open Opener) {
 		{"Paging", pagingTests},
 		{"Fields", fieldTests},
 		{"Concurrency", concurrencyTests},
+		{"Lists", listTests},
+		{"Erasure", erasureTests},
+		{"Sealing", sealingTests},
+		{"Leases", leaseTests},
 		{"SessionLock", sessionLockTests},
 		{"Store", storeTests},
 	} {
@@ -69,13 +74,13 @@ func survivesClose(t *testing.T, open Opener) {
 	session, question, answer := newSession("s1"), newMessage(1, "m1"), newStreamingMessage(2, "m2")
 	mustCreate(t, store, session)
 	mustInsert(t, store, "s1", question, answer)
-	must(t, store.ClaimSession(t.Context(), "s1", session.Claim, newClaim("new")))
+	must(t, claimSession(t, store, "s1", session.Claim, newClaim("new")))
 	session.Claim, session.Title, question.Seq = newClaim("new"), "another title", 3
 	session.Usage = chat.Usage{InputTokens: 3, OutputTokens: 4}
 	session.ProviderStates = map[string]string{"provider": "state"}
-	must(t, store.UpdateSession(t.Context(), &session, chat.Place{MessageID: "m1", Seq: 3}))
+	must(t, updateSession(t, store, &session, chat.Place{MessageID: "m1", Seq: 3}))
 	answer.Text, answer.Status = "the whole answer", chat.StatusComplete
-	must(t, store.UpdateMessage(t.Context(), "s1", answer))
+	must(t, store.UpdateMessage(t.Context(), "s1", session.Claim, answer))
 	mustAddUsage(t, store, filledUsage(1))
 
 	store = reopen()
@@ -84,8 +89,8 @@ func survivesClose(t *testing.T, open Opener) {
 	mustAddUsage(t, store, filledUsage(1))
 	wantSums(t, store, chat.UsageFilter{}, sumOf(filledUsage(1)))
 	wantError(t, store.CreateSession(t.Context(), &session), chat.ErrExists)
-	wantError(t, store.UpdateMessage(t.Context(), "s1", answer), chat.ErrStale)
-	wantError(t, store.ClaimSession(t.Context(), "s1", chat.Claim{}, newClaim("another")), chat.ErrStale)
+	wantError(t, store.UpdateMessage(t.Context(), "s1", session.Claim, answer), chat.ErrStale)
+	wantError(t, claimSession(t, store, "s1", chat.Claim{}, newClaim("another")), chat.ErrStale)
 }
 
 func namesItsData(t *testing.T, open Opener) {
@@ -113,22 +118,48 @@ func refusesEndedContext(t *testing.T, store chat.Store) {
 	mustInsert(t, store, "s1", streaming)
 
 	other, changed, final := newSession("s2"), session, streaming
-	changed.Title = "another title"
+	changed.Title, changed.Revision = "another title", 1
 	final.Status = chat.StatusComplete
 	for name, do := range map[string]func(context.Context) error{
 		"CreateSession": func(ctx context.Context) error { return store.CreateSession(ctx, &other) },
 		"Session":       func(ctx context.Context) error { _, err := store.Session(ctx, "s1"); return err },
 		"ClaimSession": func(ctx context.Context) error {
-			return store.ClaimSession(ctx, "s1", session.Claim, newClaim("new"))
+			_, err := store.ClaimSession(ctx, "s1", session.Claim, newClaim("new"))
+			return err
 		},
 		"UpdateSession": func(ctx context.Context) error {
 			return store.UpdateSession(ctx, &changed, chat.Place{MessageID: "m1", Seq: 3})
 		},
-		"InsertMessage": func(ctx context.Context) error { return store.InsertMessage(ctx, "s1", newMessage(2, "m2")) },
-		"UpdateMessage": func(ctx context.Context) error { return store.UpdateMessage(ctx, "s1", final) },
+		"InsertMessage": func(ctx context.Context) error {
+			return store.InsertMessage(ctx, "s1", chat.Claim{}, newMessage(2, "m2"))
+		},
+		"UpdateMessage": func(ctx context.Context) error { return store.UpdateMessage(ctx, "s1", chat.Claim{}, final) },
 		"Message":       func(ctx context.Context) error { _, err := store.Message(ctx, "s1", "m1"); return err },
 		"Messages":      func(ctx context.Context) error { _, err := store.Messages(ctx, "s1", 0, 10); return err },
 		"MessagesAfter": func(ctx context.Context) error { _, err := store.MessagesAfter(ctx, "s1", 0, 10); return err },
+		"SessionsAfter": func(ctx context.Context) error { _, err := store.SessionsAfter(ctx, "", 10); return err },
+		"UserSessions": func(ctx context.Context) error {
+			_, err := store.UserSessions(ctx, "user", chat.SessionCursor{}, 10)
+			return err
+		},
+		"IdleSessions": func(ctx context.Context) error { _, err := store.IdleSessions(ctx, time.Now(), 10); return err },
+		"ClaimedSessions": func(ctx context.Context) error {
+			_, err := store.ClaimedSessions(ctx, "owner", "", 10)
+			return err
+		},
+		"DeleteSession": func(ctx context.Context) error { return store.DeleteSession(ctx, "s1", time.Time{}) },
+		"UsageAfter": func(ctx context.Context) error {
+			_, err := store.UsageAfter(ctx, chat.UsageFilter{}, "", "", 10)
+			return err
+		},
+		"DeleteUsage":   func(ctx context.Context) error { return store.DeleteUsage(ctx, chat.UsageFilter{}) },
+		"ResealSession": func(ctx context.Context) error { return store.ResealSession(ctx, session, changed) },
+		"ResealMessage": func(ctx context.Context) error { return store.ResealMessage(ctx, "s1", streaming, final) },
+		"RenewLease":    func(ctx context.Context) error { _, err := store.RenewLease(ctx, "owner"); return err },
+		"EndLease":      func(ctx context.Context) error { return store.EndLease(ctx, "owner") },
+		"SealCheck":     func(ctx context.Context) error { _, err := store.SealCheck(ctx); return err },
+		"SetSealCheck":  func(ctx context.Context) error { return store.SetSealCheck(ctx, "sealed") },
+		"Count":         func(ctx context.Context) error { _, err := store.Count(ctx); return err },
 		"AddUsage":      func(ctx context.Context) error { return store.AddUsage(ctx, newUsage("m1")) },
 		"SumUsage": func(ctx context.Context) error {
 			_, err := store.SumUsage(ctx, chat.UsageFilter{})

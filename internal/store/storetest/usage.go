@@ -31,7 +31,7 @@ var usageTests = []contractTest{
 		mustAddUsage(t, store, newUsage("m1"))
 		wantSession(t, store, session)
 		session.Status, session.EndReason = chat.SessionStatusEnded, chat.EndedByUser
-		must(t, store.UpdateSession(t.Context(), &session))
+		must(t, updateSession(t, store, &session))
 		wantSums(t, store, chat.UsageFilter{}, sumOf(newUsage("m1")))
 		wantSession(t, store, session)
 	})},
