@@ -1,0 +1,161 @@
+package mongo
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/store/mongo/mongotest"
+)
+
+// lockedSession is a session under the lock that guards it. It counts how often the lock was taken, and what was
+// under it does not outlive the lock: the pointer that View lends shows another session afterwards.
+type lockedSession struct {
+	mu      sync.Mutex // guards the fields below
+	session chat.Session
+	views   int
+}
+
+func (l *lockedSession) View(f func(*chat.Session)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.views++
+	lent := l.session
+	author := *l.session.AssistedBy
+	lent.AssistedBy = &author
+	times := slices.Clone(l.session.ResponseTimes)
+	lent.ResponseTimes = times
+	states := maps.Clone(l.session.ProviderStates)
+	lent.ProviderStates = states
+	f(&lent)
+	clear(times)
+	clear(states)
+	author = chat.Author{ID: "overwritten", Name: "overwritten"}
+	lent = chat.Session{ID: "overwritten", AssistedBy: &author}
+}
+
+func (l *lockedSession) set(value int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.session.Title = strconv.FormatInt(value, 10)
+	l.session.Model = l.session.Title
+	l.session.AssistedBy.ID = l.session.Title
+	l.session.LogEnd = value
+	l.session.ResponseTimes[0] = chat.ResponseTime{FirstTokenMS: value, TotalMS: value}
+	l.session.Usage = chat.Usage{InputTokens: int(value), OutputTokens: int(value)}
+	l.session.ProviderStates["p1"] = l.session.Title
+}
+
+func newLockedSession() *lockedSession {
+	return &lockedSession{session: chat.Session{
+		ID: "s1", Title: "title", Model: "model", Status: chat.SessionStatusActive, AssistedBy: &chat.Author{ID: "a1"},
+		CreatedAt: time.UnixMilli(1).UTC(), LastActiveAt: time.UnixMilli(2).UTC(),
+		Claim: chat.Claim{Owner: "owner", Epoch: "epoch"}, LogEnd: 7,
+		ResponseTimes:  []chat.ResponseTime{{FirstTokenMS: 1, TotalMS: 2}},
+		Usage:          chat.Usage{InputTokens: 3, OutputTokens: 4, Estimated: true},
+		ProviderStates: map[string]string{"p1": "state"},
+	}}
+}
+
+func TestR10_1_SerializationTakesTheSessionLock(t *testing.T) {
+	locked := newLockedSession()
+	sessionToDocument(locked)
+	if locked.views != 1 {
+		t.Errorf("the lock was taken %d times, want once", locked.views)
+	}
+}
+
+func TestR10_2_SerializationReadsAllUnderTheLock(t *testing.T) {
+	locked := newLockedSession()
+	d := sessionToDocument(locked)
+	if got := d.session(); !reflect.DeepEqual(got, locked.session) {
+		t.Errorf("read after the lock was released: %+v", got)
+	}
+}
+
+func TestR10_3_SessionToDocumentTakesLiveAndPlainSessions(t *testing.T) {
+	locked := newLockedSession()
+	live := sessionToDocument(locked)           // takes the lock
+	plain := sessionToDocument(&locked.session) // nobody else has it
+	if !reflect.DeepEqual(live, plain) {
+		t.Errorf("got %+v from the live session, %+v from the plain one", live, plain)
+	}
+}
+
+func TestR10_4_SessionLockIsFreeWhileTheStoreWrites(t *testing.T) {
+	server, s := start(t)
+	for command, do := range map[string]func(chat.SessionView) error{
+		"insert": func(session chat.SessionView) error { return s.CreateSession(t.Context(), session) },
+		"update": func(session chat.SessionView) error { return s.UpdateSession(t.Context(), session) },
+	} {
+		createSessions(t, s, former, command)
+		locked := newLockedSession()
+		locked.session.ID = command
+		held := make(chan struct{})
+		_, release := server.Inject(mongotest.Fault{
+			Command: command, Collection: "sessions", OnHit: func() { close(held) }, Action: mongotest.Hold,
+		})
+		done := make(chan error, 1)
+		go func() { done <- do(locked) }()
+		<-held
+		if !locked.mu.TryLock() {
+			t.Errorf("%s: the session is locked while it is being stored", command)
+		}
+		release()
+		<-done // whatever has come of it
+	}
+}
+
+func TestR10_5_ConcurrentSerializationsSeeWholeSessions(t *testing.T) {
+	locked := newLockedSession()
+	locked.set(0)
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			locked.set(int64(i))
+			d := sessionToDocument(locked)
+			got := d.session()
+			text, n := got.Title, got.LogEnd
+			if got.Model != text || strconv.FormatInt(n, 10) != text || got.AssistedBy.ID != text ||
+				got.ResponseTimes[0] != (chat.ResponseTime{FirstTokenMS: n, TotalMS: n}) ||
+				got.Usage != (chat.Usage{InputTokens: int(n), OutputTokens: int(n)}) || got.ProviderStates["p1"] != text {
+				t.Errorf("read from several moments: %+v", got)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// What a newer version means is not known here, so nothing of it is guessed.
+func TestNewerRecordsAreRefused(t *testing.T) {
+	_, s := start(t)
+	ctx := t.Context()
+	createSessions(t, s, former, "s1")
+	must(t, s.InsertMessage(ctx, "s1", former, numbered(1)))
+	must(t, s.AddUsage(ctx, chat.UsageRecord{SessionID: "s1", MessageID: "m1", At: time.UnixMilli(0)}))
+	for _, c := range []*mongo.Collection{s.sessions, s.messages, s.usage} {
+		_, err := c.UpdateMany(ctx, bson.D{}, set(bson.D{{Key: "v", Value: schemaVersion + 1}}))
+		must(t, err)
+	}
+	for name, read := range map[string]func() error{
+		"Session":       func() error { _, err := s.Session(ctx, "s1"); return err },
+		"ClaimSession":  func() error { _, err := s.ClaimSession(ctx, "s1", former, owner); return err },
+		"SessionsAfter": func() error { _, err := s.SessionsAfter(ctx, "", 9); return err },
+		"Message":       func() error { _, err := s.Message(ctx, "s1", "m1"); return err },
+		"Messages":      func() error { _, err := s.Messages(ctx, "s1", 0, 9); return err },
+		"UsageAfter":    func() error { _, err := s.UsageAfter(ctx, chat.UsageFilter{}, "", "", 9); return err },
+	} {
+		if err := read(); err == nil || !strings.Contains(err.Error(), "start the Parley that wrote it") {
+			t.Errorf("%s: got error %v, want one that says what to do", name, err)
+		}
+	}
+}
