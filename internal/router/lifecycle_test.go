@@ -59,6 +59,7 @@ func TestR03_2_ClosingCancelsWhatTheConnectionDoes(t *testing.T) {
 		if took := time.Since(start); took > 0 {
 			t.Errorf("the new connection has waited for %v", took)
 		}
+		synctest.Wait() // until the command's goroutine has told
 		select {
 		case err := <-waiting:
 			if err == nil {

@@ -74,7 +74,7 @@ func newHouse(t *testing.T, cfg router.Config) *house {
 	}
 	h.sessions = session.NewManager(session.Config{
 		CheckpointInterval: time.Second,
-		IdleTimeout:        time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute,
+		IdleTimeout:        time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute, LeaseTimeout: time.Hour,
 	}, store, h.journal, llmtest.NewPool(models{}, nil, "m", "n"), log)
 	h.Router = router.New(cfg, h.sessions, verifier{}, log)
 	return h

@@ -83,16 +83,17 @@ func (s *roughStore) forget(err error) error {
 	return err
 }
 
-func (s *roughStore) InsertMessage(ctx context.Context, sessionID string, m chat.Message) error {
-	return s.forget(s.Memory.InsertMessage(ctx, sessionID, m))
+func (s *roughStore) InsertMessage(ctx context.Context, sessionID string, by chat.Claim, m chat.Message) error {
+	return s.forget(s.Memory.InsertMessage(ctx, sessionID, by, m))
 }
 
-func (s *roughStore) UpdateMessage(ctx context.Context, sessionID string, m chat.Message) error {
-	return s.forget(s.Memory.UpdateMessage(ctx, sessionID, m))
+func (s *roughStore) UpdateMessage(ctx context.Context, sessionID string, by chat.Claim, m chat.Message) error {
+	return s.forget(s.Memory.UpdateMessage(ctx, sessionID, by, m))
 }
 
-func (s *roughStore) ClaimSession(ctx context.Context, id string, from, to chat.Claim) error {
-	return s.forget(s.Memory.ClaimSession(ctx, id, from, to))
+func (s *roughStore) ClaimSession(ctx context.Context, id string, from, to chat.Claim) (chat.Session, error) {
+	record, err := s.Memory.ClaimSession(ctx, id, from, to)
+	return record, s.forget(err)
 }
 
 func (s *roughStore) UpdateSession(ctx context.Context, session chat.SessionView, places ...chat.Place) error {

@@ -94,6 +94,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.sessions = session.NewManager(session.Config{
 		CheckpointInterval: time.Second,
 		IdleTimeout:        idleTimeout, GracePeriod: gracePeriod, CleanupInterval: cleanupInterval, WarnThreshold: 10,
+		LeaseTimeout: 10 * time.Second,
 	}, w.store, w.journal, pool, log)
 	w.Router = router.New(router.Config{MaxConnectionsPerUser: devicesEach / 2}, w.sessions, w.clerk, log)
 	for i := range persons {

@@ -86,6 +86,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.titles.Wait()
 	unsettled := m.settleAll()
 	m.cleanup.Wait()
+	m.leases.end(m.storing)
 	m.giveUp()
 	if unsettled > 0 {
 		m.log.Warn("sessions could not be settled; the journal has what is missing", "sessions", unsettled)

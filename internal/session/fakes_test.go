@@ -126,6 +126,7 @@ func testConfig() session.Config {
 	return session.Config{
 		CheckpointInterval: time.Second,
 		IdleTimeout:        15 * time.Minute, GracePeriod: 5 * time.Minute, CleanupInterval: time.Minute, WarnThreshold: 100,
+		LeaseTimeout: 30 * 24 * time.Hour, // in a test a server is gone when it is said to be
 	}
 }
 
@@ -146,19 +147,44 @@ func newHouse(t *testing.T, store *storetest.Memory, m *model, edit func(*sessio
 // openHouse makes a house with its journal in a folder.
 func openHouse(t testingT, store *storetest.Memory, m *model, dir string, edit func(*session.Config)) *house {
 	t.Helper()
+	return houseOn(t, store, store, dir, m, edit)
+}
+
+// houseOn makes a house on a store that does not do all that is asked of the memory under it.
+func houseOn(
+	t testingT, store chat.Store, memory *storetest.Memory, dir string, m *model, edit func(*session.Config),
+) *house {
+	t.Helper()
 	cfg := testConfig()
 	if edit != nil {
 		edit(&cfg)
 	}
-	h := &house{store: store, dir: dir, model: m, log: &logBuffer{}}
-	log := h.logger()
+	h := &house{store: memory, dir: dir, model: m, log: &logBuffer{}}
 	var err error
-	h.journal, err = journal.Open(journal.Config{Path: dir, MaxBytes: 64 << 20, StoreID: store.ID()}, log)
+	h.journal, err = journal.Open(journal.Config{Path: dir, MaxBytes: 64 << 20, StoreID: store.ID()}, h.logger())
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Manager = session.NewManager(cfg, store, h.journal, m.pool(), log)
+	h.Manager = session.NewManager(cfg, store, h.journal, m.pool(), h.logger())
 	return h
+}
+
+// seemsGone has others take the house for one that is not there any more.
+func (h *house) seemsGone(t testingT) {
+	t.Helper()
+	synctest.Wait() // until it has its lease
+	if err := h.store.EndLease(context.Background(), h.journal.ID()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// takeOver claims a session for another server, which has gone since.
+func takeOver(t testingT, store chat.Store, s *session.Session) {
+	t.Helper()
+	claim := chat.Claim{Owner: "another", Epoch: "another's"}
+	if _, err := store.ClaimSession(context.Background(), s.ID(), s.Record().Claim, claim); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (h *house) logger() *slog.Logger { return slog.New(slog.NewTextHandler(h.log, nil)) }

@@ -47,36 +47,26 @@ func (s *lossy) CreateSession(ctx context.Context, v chat.SessionView) error {
 	return s.lose(ctx, "CreateSession", s.Memory.CreateSession(ctx, v))
 }
 
-func (s *lossy) ClaimSession(ctx context.Context, id string, from, to chat.Claim) error {
-	return s.lose(ctx, "ClaimSession", s.Memory.ClaimSession(ctx, id, from, to))
+func (s *lossy) ClaimSession(ctx context.Context, id string, from, to chat.Claim) (chat.Session, error) {
+	record, err := s.Memory.ClaimSession(ctx, id, from, to)
+	return record, s.lose(ctx, "ClaimSession", err)
 }
 
 func (s *lossy) UpdateSession(ctx context.Context, v chat.SessionView, places ...chat.Place) error {
 	return s.lose(ctx, "UpdateSession", s.Memory.UpdateSession(ctx, v, places...))
 }
 
-func (s *lossy) InsertMessage(ctx context.Context, id string, m chat.Message) error {
-	return s.lose(ctx, "InsertMessage", s.Memory.InsertMessage(ctx, id, m))
+func (s *lossy) InsertMessage(ctx context.Context, id string, by chat.Claim, m chat.Message) error {
+	return s.lose(ctx, "InsertMessage", s.Memory.InsertMessage(ctx, id, by, m))
 }
 
-func (s *lossy) UpdateMessage(ctx context.Context, id string, m chat.Message) error {
-	return s.lose(ctx, "UpdateMessage", s.Memory.UpdateMessage(ctx, id, m))
+func (s *lossy) UpdateMessage(ctx context.Context, id string, by chat.Claim, m chat.Message) error {
+	return s.lose(ctx, "UpdateMessage", s.Memory.UpdateMessage(ctx, id, by, m))
 }
 
 func lossyHouse(t testingT, store *lossy, m *model, dir string, edit func(*session.Config)) *house {
 	t.Helper()
-	cfg := testConfig()
-	if edit != nil {
-		edit(&cfg)
-	}
-	h := &house{store: store.Memory, dir: dir, model: m, log: &logBuffer{}}
-	var err error
-	h.journal, err = journal.Open(journal.Config{Path: dir, MaxBytes: 64 << 20, StoreID: store.ID()}, h.logger())
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.Manager = session.NewManager(cfg, store, h.journal, m.pool(), h.logger())
-	return h
+	return houseOn(t, store, store.Memory, dir, m, edit)
 }
 
 // failing gives a store of which some operations fail while it is down.
@@ -229,9 +219,7 @@ func TestSessionLostWhileAMessageIsSubmittedLeaves(t *testing.T) {
 		synctest.Wait()
 		r := newReader(t, s)
 		r.drain(t, s)
-		if err := h.store.InsertMessage(t.Context(), s.ID(), chat.Message{ID: "theirs", N: 1, Role: chat.RoleUser, Status: chat.StatusComplete, Author: &alice}); err != nil {
-			t.Fatal(err)
-		}
+		takeOver(t, h.store, s)
 		if _, err := s.Send(t.Context(), alice, chat.RoleUser, chat.SendMessage{MessageID: "mine", Text: "hi"}); code(err) != chat.CodeSessionBusy {
 			t.Errorf("sending gives %v", err)
 		}
@@ -263,6 +251,7 @@ func TestLostSessionIsLeftToTheOtherServer(t *testing.T) {
 		send(t, s, "q1", "hi") // a response in progress on the first server
 		time.Sleep(time.Second)
 		s.Release() // its client goes to the other one
+		one.seemsGone(t)
 		other := two.open(t, s.ID())
 		defer other.Release()
 		r := newReader(t, other)
@@ -292,6 +281,8 @@ func TestStaleSessionLeavesMemory(t *testing.T) {
 		send(t, s, "q1", "hi")
 		synctest.Wait()
 		s.Release()
+		one.seemsGone(t)
+		time.Sleep(time.Second)
 		other := two.open(t, s.ID())
 		defer other.Release()
 		time.Sleep(5 * time.Hour)
@@ -357,10 +348,8 @@ func TestLateEndOfATakeoverPinsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		// The session is lost in any way; here a number is taken.
-		if err := store.InsertMessage(t.Context(), s.ID(), chat.Message{ID: "theirs", N: 1, Role: chat.RoleAgent, Status: chat.StatusComplete, Author: &ann}); err != nil {
-			t.Fatal(err)
-		}
+		// The session is lost in any way; here it is taken over.
+		takeOver(t, store, s)
 		_, _ = s.Send(t.Context(), ann, chat.RoleAgent, chat.SendMessage{MessageID: "mine", Text: "hi"})
 		if !s.Lost() {
 			t.Fatal("it is not lost")
@@ -389,9 +378,7 @@ func TestLostAnswerToAClaimPinsNothing(t *testing.T) {
 		h := lossyHouse(t, store, &model{answer: says(0, "yes")}, t.TempDir(), nil)
 		defer h.close(t)
 		s := h.create(t)
-		if err := store.InsertMessage(t.Context(), s.ID(), chat.Message{ID: "theirs", N: 1, Role: chat.RoleAgent, Status: chat.StatusComplete, Author: &ann}); err != nil {
-			t.Fatal(err)
-		}
+		takeOver(t, store.Memory, s)
 		_, _ = s.Send(t.Context(), ann, chat.RoleAgent, chat.SendMessage{MessageID: "mine", Text: "hi"})
 		if !s.Lost() {
 			t.Fatal("it is not lost")
@@ -425,9 +412,7 @@ func TestNothingIsJournaledForASessionThatIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if err := store.InsertMessage(t.Context(), s.ID(), chat.Message{ID: "theirs", N: 1, Role: chat.RoleAgent, Status: chat.StatusComplete, Author: &ann}); err != nil {
-			t.Fatal(err)
-		}
+		takeOver(t, store, s)
 		_, _ = s.Send(t.Context(), ann, chat.RoleAgent, chat.SendMessage{MessageID: "mine", Text: "hi"})
 		if !s.Lost() {
 			t.Fatal("it is not lost")

@@ -63,7 +63,7 @@ func benchmarkToken(b *testing.B, mode string, sessions int) {
 		b.Fatal(err)
 	}
 	defer j.Close()
-	m := NewManager(Config{CleanupInterval: time.Hour, IdleTimeout: time.Hour}, store, j, llmtest.NewPool(noModels{}, nil, "m"), log)
+	m := NewManager(Config{CleanupInterval: time.Hour, IdleTimeout: time.Hour, LeaseTimeout: time.Hour}, store, j, llmtest.NewPool(noModels{}, nil, "m"), log)
 	defer m.Close(context.Background())
 
 	all := make([]*Session, sessions)

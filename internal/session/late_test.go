@@ -84,7 +84,7 @@ func TestResponseWhoseNumberIsTaken(t *testing.T) {
 		send(t, s, "q", "hi")
 		synctest.Wait()
 		late := chat.Message{ID: "late", N: 3, Role: chat.RoleUser, Status: chat.StatusComplete, Author: &alice}
-		if err := h.store.InsertMessage(t.Context(), s.ID(), late); err != nil {
+		if err := h.store.InsertMessage(t.Context(), s.ID(), s.Record().Claim, late); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Retry(t.Context(), false); err != nil {

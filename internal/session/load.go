@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
+	"github.com/parley-chat/parley/internal/seal"
 )
 
 // loadedMessages is how many of its newest messages a session has in memory when it comes from the store: as many as
@@ -19,6 +21,8 @@ const loadedMessages = 200
 type loading struct {
 	manager *Manager
 	record  chat.Session
+	found   chat.Claim     // that it had
+	broken  error          // why its log does not go on in the epoch that it had; nil: it does
 	stored  []chat.Message // the newest messages, in the order of their numbers
 	older   bool
 	log     eventLog
@@ -41,6 +45,10 @@ func (m *Manager) read(id string) (*Session, error) {
 	l.record, err = m.store.Session(ctx, id)
 	switch {
 	case errors.Is(err, chat.ErrNotFound):
+		// Erased, perhaps, by somebody else: then the journal's part is to go, too.
+		if err := m.journal.Erase(ctx, id); err != nil {
+			m.log.Warn("what the journal has of a session that is not stored could not be erased", "session", id, "error", err)
+		}
 		m.forget(id)
 		return nil, notFound()
 	case err != nil:
@@ -50,7 +58,7 @@ func (m *Manager) read(id string) (*Session, error) {
 		return newSession(m, l.record, newEventLog(), 0), nil
 	}
 	for _, step := range []func(context.Context) error{
-		l.readMessages, l.continueLog, l.closeResponses, l.closeQuestions, l.settleRecord,
+		l.claimIt, l.readMessages, l.continueLog, l.closeResponses, l.closeQuestions, l.settleRecord,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -113,60 +121,111 @@ func (l *loading) addLate(ctx context.Context, stored []chat.Message) ([]chat.Me
 	return stored, nil
 }
 
-// continueLog builds the log as readers know it, where the journal, or a clean end, vouches for it. Else a new epoch
-// begins, whose numbers lie above all that the store knows. Either way the session is claimed.
-func (l *loading) continueLog(ctx context.Context) error {
-	from := l.record.Claim
-	claim := chat.Claim{Owner: l.manager.journal.ID(), Epoch: from.Epoch}
-	err := l.resume(ctx)
-	if shown, ok := errors.AsType[*chat.Error](err); ok {
-		return shown // the store's: no reason to drop what the journal has
+// claimIt claims the session, before anything else of it is read: what a former owner has written by then is there, and
+// nothing more of it comes. A session of another server that may be alive is session_busy. Where its log cannot go on,
+// as far as that is known yet, it is claimed under a new epoch at once.
+func (l *loading) claimIt(ctx context.Context) error {
+	m, from := l.manager, l.record.Claim
+	if err := m.leases.hold(ctx); err != nil {
+		return storageError(err)
 	}
-	if err != nil {
-		l.manager.log.Info("a session goes on under a new epoch", "session", l.record.ID, "reason", err)
-		claim.Epoch = chat.NewID()
-		l.begin()
-	}
-	// Also where it is claimed already: an earlier attempt to let go of it may be under way still.
-	err = l.manager.store.ClaimSession(ctx, l.record.ID, from, claim)
-	if errors.Is(err, chat.ErrStale) {
-		return errBusy(err)
-	}
+	elsewhere, err := m.isElsewhere(ctx, from)
 	if err != nil {
 		return storageError(err)
 	}
-	if claim.Epoch != from.Epoch {
-		l.manager.forget(l.record.ID) // what there is of the epoch before
+	if from.Owner != "" && !m.isMine(from) {
+		m.forget(l.record.ID) // it has gone on without this server: what the journal has of it is over
+		l.newest = nil
 	}
-	l.record.Claim = claim
+	if elsewhere {
+		return errBusy(fmt.Errorf("its owner is %s", from.Owner))
+	}
+	l.found = from
+	if l.broken = l.whyBroken(); l.broken != nil {
+		return l.claimAs(ctx, chat.NewID())
+	}
+	return l.claimAs(ctx, from.Epoch)
+}
+
+// claimAs claims the session under an epoch. The record is what it is then.
+func (l *loading) claimAs(ctx context.Context, epoch string) error {
+	// Also where it is claimed already: an earlier attempt to let go of it may be under way still.
+	record, err := l.manager.store.ClaimSession(ctx, l.record.ID, l.record.Claim,
+		l.manager.newClaim(epoch))
+	switch {
+	case errors.Is(err, chat.ErrStale):
+		return errBusy(err)
+	case err != nil:
+		return storageError(err)
+	}
+	l.record = record
+	return nil
+}
+
+// whyBroken says why the log cannot go on in its epoch, as far as that can be told without reading it; nil: it can.
+func (l *loading) whyBroken() error {
+	owner, epoch := l.found.Owner, l.found.Epoch
+	mine := l.manager.isMine(l.found)
+	switch {
+	case epoch == "":
+		return errors.New("it had none")
+	case !mine && owner != "":
+		return errors.New("its journal is not this one, or is gone")
+	case l.manager.isDead(l.record.ID, epoch):
+		return errors.New("the journal has failed it")
+	case !l.hasMore(epoch):
+		return nil // a clean end, or the journal's part is of an epoch that is over
+	case !mine:
+		return errors.New("it ended cleanly, and the journal has more of it")
+	case l.newest.From > l.record.LogEnd:
+		return fmt.Errorf("%w: it begins after %d, the store knows %d", errReplay, l.newest.From, l.record.LogEnd)
+	}
+	return nil
+}
+
+// hasMore reports whether the journal has more of an epoch than the store knows.
+func (l *loading) hasMore(epoch string) bool {
+	return l.newest != nil && l.newest.Epoch == epoch && l.newest.End > l.record.LogEnd
+}
+
+// continueLog builds the log as readers know it, where the journal, or a clean end, vouches for it. Else a new epoch
+// begins, whose numbers lie above all that the store knows.
+func (l *loading) continueLog(ctx context.Context) error {
+	if l.broken == nil {
+		l.broken = l.whyBroken() // as the record is now
+	}
+	if l.broken == nil {
+		if l.broken = l.resume(ctx); l.broken == nil {
+			return nil
+		}
+		if shown, ok := errors.AsType[*chat.Error](l.broken); ok {
+			return shown // the store's: no reason to drop what the journal has
+		}
+	}
+	level := slog.LevelInfo
+	if errors.Is(l.broken, seal.ErrUndecryptable) {
+		level = slog.LevelWarn // what it had beyond the last checkpoint is lost
+	}
+	l.manager.log.Log(ctx, level, "a session goes on under a new epoch", "session", l.record.ID, "reason", l.broken)
+	if l.record.Claim.Epoch == l.found.Epoch {
+		if err := l.claimAs(ctx, chat.NewID()); err != nil {
+			return err
+		}
+	}
+	l.begin()
+	l.manager.forget(l.record.ID) // what there is of the epoch before
 	return nil
 }
 
 // resume continues the log in its epoch, or says why that cannot be.
 func (l *loading) resume(ctx context.Context) error {
-	claim := l.record.Claim
-	mine := claim.Owner == l.manager.journal.ID()
-	switch {
-	case claim.Epoch == "":
-		return errors.New("it had none")
-	case !mine && claim.Owner != "":
-		return errors.New("its journal is not this one, or is gone")
-	case l.manager.isDead(l.record.ID, claim.Epoch):
-		return errors.New("the journal has failed it")
-	}
-	r := l.newest
-	switch {
-	case r == nil || r.Epoch != claim.Epoch || r.End <= l.record.LogEnd:
-		l.begin() // a clean end, or the journal's part is of an epoch that is over
+	if !l.hasMore(l.record.Claim.Epoch) {
+		l.begin()
 		return nil
-	case !mine:
-		return errors.New("it ended cleanly, and the journal has more of it")
-	case r.From > l.record.LogEnd:
-		return fmt.Errorf("%w: it begins after %d, the store knows %d", errReplay, r.From, l.record.LogEnd)
 	}
 	l.log = newEventLog()
 	l.log.restore(l.stored, l.older, l.record.LogEnd, l.record.Changed, state(&l.record))
-	for e, err := range r.Events() {
+	for e, err := range l.newest.Events() {
 		if err == nil {
 			err = l.log.replay(e, func(id string) (chat.Message, error) {
 				m, err := l.message(ctx, id)
@@ -227,8 +286,14 @@ func (l *loading) closeResponses(ctx context.Context) error {
 			if err := l.accountFor(ctx, &m); err != nil {
 				return err
 			}
-			if err := l.manager.store.UpdateMessage(ctx, l.record.ID, m); err != nil {
+			if err := l.manager.store.UpdateMessage(ctx, l.record.ID, l.record.Claim, m); err != nil {
 				return storageError(fmt.Errorf("close an interrupted response: %w", err))
+			}
+		}
+		if m.Seq == 0 && m.Role == chat.RoleAssistant {
+			// Whoever stored its end may have gone before what it cost was stored.
+			if err := l.accountFor(ctx, &m); err != nil {
+				return err
 			}
 		}
 		if _, ok := l.log.messages[m.ID]; !ok && m.Seq == 0 {
@@ -266,7 +331,7 @@ func (l *loading) closeResponse(ctx context.Context, msg *message) error {
 		if err := l.accountFor(ctx, &final); err != nil {
 			return err
 		}
-		if err := store(ctx, l.record.ID, final); err != nil {
+		if err := store(ctx, l.record.ID, l.record.Claim, final); err != nil {
 			return storageError(fmt.Errorf("close a response: %w", err))
 		}
 	default:
@@ -297,7 +362,7 @@ func (l *loading) closeQuestions(ctx context.Context) error {
 			ID: question.AnswerID, N: l.nextN, Role: chat.RoleAssistant,
 			Status: chat.StatusInterrupted, CreatedAt: chat.Now(), ReplyTo: question.ID,
 		}
-		if err := l.manager.store.InsertMessage(ctx, l.record.ID, answer); err != nil {
+		if err := l.manager.store.InsertMessage(ctx, l.record.ID, l.record.Claim, answer); err != nil {
 			return storageError(fmt.Errorf("close an unanswered question: %w", err))
 		}
 		l.nextN++

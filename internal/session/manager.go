@@ -10,6 +10,7 @@ import (
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/journal"
 	"github.com/parley-chat/parley/internal/llm"
+	"github.com/parley-chat/parley/internal/seal"
 )
 
 // storeTimeout bounds one operation of the store.
@@ -21,8 +22,11 @@ func (m *Manager) storeContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(m.storing, storeTimeout)
 }
 
-// storageError is what a client is told of a store that could not do its work.
+// storageError is what a client is told of a store that could not do its work, or of a record that cannot be decrypted.
 func storageError(err error) error {
+	if errors.Is(err, seal.ErrUndecryptable) {
+		return chat.NewError(chat.CodeInternal, "a part of the conversation cannot be read").WithCause(err)
+	}
 	return chat.NewError(chat.CodeStorageUnavailable, "the storage cannot be reached").WithCause(err)
 }
 
@@ -52,6 +56,10 @@ type Config struct {
 	MaxResponseTimes   int         // kept of each session; 0: none
 	Budget             *llm.Budget // of each user; nil: none
 	TitleModel         string      // makes titles; empty: they are a conversation's first words
+
+	LeaseTimeout   time.Duration // a server that has not renewed its lease for so long has gone
+	Retention      time.Duration // sessions idle for longer are removed from the store; 0: none
+	UsageRetention time.Duration // what responses cost is removed when it is older; 0: never
 }
 
 // Manager holds the sessions that are in memory and brings in others from the store. It is the glossary's
@@ -71,6 +79,7 @@ type Manager struct {
 	mu        sync.Mutex // guards the fields below
 	sessions  map[string]*slot
 	recovered map[string]*journal.Recovered // what the journal had at the start, until it is settled
+	behind    map[*Session]struct{}         // those of which the store did not take all
 	dead      map[string]string             // the epochs of sessions that were lost, by session ID, until new ones begin
 	warned    bool
 
@@ -79,6 +88,7 @@ type Manager struct {
 	running  int
 	finished chan struct{} // closed when the last turn of a drain has ended
 
+	leases   *leases
 	serving  context.Context // ends with the cleanup
 	stop     context.CancelFunc
 	hurry    chan struct{} // holds a value where the cleanup is wanted soon
@@ -103,11 +113,14 @@ func NewManager(cfg Config, store chat.Store, j *journal.Journal, models Models,
 	m := &Manager{
 		cfg: cfg, store: store, journal: j, models: models, log: log,
 		sessions: make(map[string]*slot), recovered: j.Recovered(), dead: make(map[string]string),
+		behind: make(map[*Session]struct{}), leases: newLeases(store, j.ID(), cfg.LeaseTimeout, log),
 		finished: make(chan struct{}), hurry: make(chan struct{}, 1), caughtUp: make(chan struct{}),
 	}
 	m.ctx, m.cancel = context.WithCancelCause(context.Background())
 	m.storing, m.giveUp = context.WithCancel(context.Background())
 	m.serving, m.stop = context.WithCancel(context.Background())
+	m.cleanup.Go(func() { m.leases.run(m.serving) })
+	m.cleanup.Go(func() { m.runSweeps(m.serving) })
 	m.cleanup.Go(func() {
 		m.settleRecovered(m.serving)
 		close(m.caughtUp)
@@ -129,21 +142,39 @@ func (m *Manager) Create(userID, model string, metadata map[string]string) (*Ses
 	s := newSession(m, chat.Session{
 		ID: chat.NewID(), UserID: userID, Model: model, Status: chat.SessionStatusActive,
 		CreatedAt: now, LastActiveAt: now, Metadata: metadata,
-		Claim: chat.Claim{Owner: m.journal.ID(), Epoch: chat.NewID()},
+		Claim: m.newClaim(chat.NewID()),
 	}, newEventLog(), 1)
 	s.holds = 1
-	ctx, cancel := m.storeContext()
-	defer cancel()
-	if err := m.store.CreateSession(ctx, s); err != nil {
-		return nil, storageError(err)
-	}
-	ready := make(chan struct{})
-	close(ready)
+	place := &slot{ready: make(chan struct{})} // from before it is stored: what is claimed and in no place is let go of
+	defer close(place.ready)
 	m.mu.Lock()
-	m.sessions[s.id] = &slot{ready: ready, session: s}
+	m.sessions[s.id] = place
 	m.mu.Unlock()
+	err := m.storeNew(s)
+	m.mu.Lock()
+	if place.session, place.err = s, err; err != nil {
+		place.session = nil
+		delete(m.sessions, s.id)
+	}
+	m.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	m.checkThreshold()
 	return s, nil
+}
+
+func (m *Manager) storeNew(s *Session) error {
+	ctx, cancel := m.storeContext()
+	defer cancel()
+	err := m.leases.hold(ctx)
+	if err == nil {
+		err = m.store.CreateSession(ctx, s)
+	}
+	if err != nil {
+		return storageError(err)
+	}
+	return nil
 }
 
 // Open gives the session of an ID and holds it for the caller; one that is not in memory is loaded. One that is unknown,
@@ -254,8 +285,5 @@ func (m *Manager) part(s *Session) {
 		return
 	}
 	m.dead[s.id] = s.epoch
-	select {
-	case m.hurry <- struct{}{}:
-	default:
-	}
+	m.hasten()
 }

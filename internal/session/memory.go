@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -59,10 +61,17 @@ func (m *Manager) runCleanup(ctx context.Context) {
 	ticker := time.NewTicker(m.cfg.CleanupInterval)
 	defer ticker.Stop()
 	var early <-chan time.Time
+	often := time.NewTicker(soon)
+	defer often.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-often.C:
+			if m.leases.isShared() {
+				m.retireAll(time.Now())
+			}
+			continue
 		case <-m.hurry:
 			if early == nil {
 				early = time.After(soon)
@@ -70,12 +79,79 @@ func (m *Manager) runCleanup(ctx context.Context) {
 			continue
 		case <-early:
 			early = nil
+			m.catchUp()
 		case <-ticker.C:
+			m.clean(time.Now())
+			if m.leases.isShared() {
+				m.releaseOrphans(ctx)
+			}
 		}
-		m.clean(time.Now())
 		m.settleLost(ctx)
 	}
 }
+
+// storeLater has the cleanup come soon, and try again to store what the store does not know of a session.
+func (m *Manager) storeLater(s *Session) {
+	m.mu.Lock()
+	m.behind[s] = struct{}{}
+	m.mu.Unlock()
+	m.hasten()
+}
+
+// hasten has the cleanup come soon.
+func (m *Manager) hasten() {
+	select {
+	case m.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// catchUp stores what the store did not take.
+func (m *Manager) catchUp() {
+	m.mu.Lock()
+	behind := slices.Collect(maps.Keys(m.behind))
+	clear(m.behind)
+	m.mu.Unlock()
+	var failed atomic.Int64
+	each(behind, func(s *Session) {
+		if err := s.checkpoint(m.storing, nil); err != nil && !s.Lost() {
+			failed.Add(1)
+			m.storeLater(s)
+		}
+	})
+	if n := int64(len(behind)) - failed.Load(); n > 0 {
+		m.log.Info("the storage has what it could not take before", "sessions", n, "left", failed.Load())
+	}
+}
+
+// retireAll lets go of the sessions that nobody needs, so that other servers can have them. What is to be stored of one is
+// stored before: while the storage hangs it stays, for who comes back.
+func (m *Manager) retireAll(now time.Time) {
+	if !m.leases.isFresh(m.cfg.LeaseTimeout) {
+		return
+	}
+	each(m.loaded(), func(s *Session) {
+		if !m.isUnneeded(s, now) {
+			return
+		}
+		if err := s.checkpoint(m.storing, nil); err != nil {
+			m.storeLater(s)
+		} else if place := m.retire(s, now, linger); place != nil {
+			m.evict(s, place)
+		}
+	})
+}
+
+// isUnneeded reports whether a session may be let go of for the sake of other servers.
+func (m *Manager) isUnneeded(s *Session, now time.Time) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.holds == 0 && s.turn == nil && now.Sub(s.lastUsed) >= linger
+}
+
+// linger is how long a session stays that nobody needs, where another server may want it: a client whose connection was
+// cut mostly comes back to the same one.
+const linger = 5 * time.Second
 
 // clean compacts the logs, stores how far sessions have come, marks those that nobody needs as inactive, and removes
 // those that have been so for the grace period.
@@ -83,7 +159,7 @@ func (m *Manager) clean(now time.Time) {
 	var removed atomic.Int64
 	each(m.loaded(), func(s *Session) {
 		s.compact(now.Add(-compactAfter))
-		if place := m.retire(s, now); place != nil {
+		if place := m.retire(s, now, m.cfg.IdleTimeout+m.cfg.GracePeriod); place != nil {
 			if m.evict(s, place) {
 				removed.Add(1)
 			}
@@ -91,6 +167,7 @@ func (m *Manager) clean(now time.Time) {
 		}
 		if err := s.checkpoint(m.storing, nil); err != nil {
 			m.log.Warn("storing how far a session has come failed", "session", s.id, "error", err)
+			m.storeLater(s)
 		}
 	})
 	if n := removed.Load(); n > 0 {
@@ -107,9 +184,9 @@ func (s *Session) compact(before time.Time) {
 	s.log.trim(loadedMessages, s.record.LogEnd)
 }
 
-// retire marks the session as inactive, or, once its time has come, takes it from those who look for it: they wait at
+// retire marks the session as inactive, or, when it was idle for long enough, takes it from those who look for it: they wait at
 // the slot that it returns until it has left.
-func (m *Manager) retire(s *Session, now time.Time) (leaving *slot) {
+func (m *Manager) retire(s *Session, now time.Time, after time.Duration) (leaving *slot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s.mu.Lock()
@@ -119,13 +196,13 @@ func (m *Manager) retire(s *Session, now time.Time) (leaving *slot) {
 	}
 	idle := now.Sub(s.lastUsed)
 	switch {
-	case s.holds > 0 || s.turn != nil || idle < m.cfg.IdleTimeout:
+	case s.holds > 0 || s.turn != nil:
 		s.inactive = false
-	case idle < m.cfg.IdleTimeout+m.cfg.GracePeriod:
-		s.inactive = true
-	default:
+	case idle >= after:
 		leaving = &slot{ready: make(chan struct{})}
 		m.sessions[s.id] = leaving
+	default:
+		s.inactive = idle >= m.cfg.IdleTimeout
 	}
 	return leaving
 }
@@ -173,10 +250,8 @@ func (s *Session) settle() error {
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
 	free := chat.Claim{Epoch: record.Claim.Epoch}
-	err := s.manager.store.ClaimSession(ctx, s.id, record.Claim, free)
-	if errors.Is(err, chat.ErrStale) {
-		s.lose(errBusy(err))
-	} else if err != nil {
+	_, err := s.manager.store.ClaimSession(ctx, s.id, record.Claim, free)
+	if err != nil && !errors.Is(err, chat.ErrStale) { // which says that it was done, and somebody has it by now
 		// It may have been done, so it must not go on here. Where it was not, this journal still vouches for the log.
 		s.manager.log.Warn("a claim could not be given up", "session", s.id, "error", err)
 	}

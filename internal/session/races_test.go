@@ -127,7 +127,7 @@ func TestEndWhoseAnswerWasLostIsAnEnd(t *testing.T) {
 		defer h.close(t)
 		s := h.create(t)
 		ended := s.Record()
-		ended.Status = chat.SessionStatusEnded
+		ended.Status, ended.Revision = chat.SessionStatusEnded, 1
 		if err := h.store.UpdateSession(t.Context(), &ended); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/parley-chat/parley/chat"
 )
@@ -70,14 +71,15 @@ func (s *Session) LeaveAgent(ctx context.Context, agentID string, wanted func() 
 		return err
 	}
 	defer s.unlockRecord()
-	draft := s.Record()
+	draft, places, _ := s.unstored(nil)
 	if draft.AssistedBy == nil || draft.AssistedBy.ID != agentID || wanted() {
 		return nil
 	}
 	agent := *draft.AssistedBy
 	draft.AssistedBy, draft.LastActiveAt = nil, chat.Now()
-	err := s.storeRecord(&draft)
-	s.publish(draft, chat.AgentLeft{Author: agent})
+	err := s.storeRecord(&draft, places...)
+	s.adopt(draft, places, err)
+	s.publish(s.Record(), chat.AgentLeft{Author: agent})
 	return err
 }
 
@@ -88,27 +90,28 @@ func (s *Session) updateRecord(ctx context.Context, edit func(*chat.Session) []c
 		return err
 	}
 	defer s.unlockRecord()
-	draft, err := s.draft()
-	if err != nil {
+	if err := s.isUsable(); err != nil {
 		return err
 	}
+	// With all that the store does not know yet: so the sum of what it has is always that of the log that it has.
+	draft, places, _ := s.unstored(nil)
 	events := edit(&draft)
 	if len(events) == 0 {
 		return nil
 	}
 	draft.LastActiveAt = chat.Now()
-	if err := s.storeRecord(&draft); err != nil {
+	if err := s.storeRecord(&draft, places...); err != nil {
 		return err
 	}
+	s.adopt(draft, places, nil)
 	s.publish(draft, events...)
 	return nil
 }
 
-// draft copies the record of a session that can still be changed.
-func (s *Session) draft() (chat.Session, error) {
+func (s *Session) isUsable() error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.record, s.usable()
+	return s.usable()
 }
 
 // publish makes the draft the record and appends what happened to the log. The record's gate is held.
@@ -154,13 +157,30 @@ func (s *Session) unlockRecord() { <-s.recordGate }
 func (s *Session) storeRecord(draft *chat.Session, places ...chat.Place) error {
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
-	switch err := s.manager.store.UpdateSession(ctx, draft, places...); {
+	switch err := s.tryStoreRecord(ctx, draft, places...); {
+	case errors.Is(err, chat.ErrNotFound):
+		return s.vanish(err)
 	case errors.Is(err, chat.ErrStale):
 		return s.stale(ctx, draft, err)
 	case err != nil:
 		return storageError(err)
 	}
 	return nil
+}
+
+// vanish gives the session up, which somebody has erased, and gives the error for that.
+func (s *Session) vanish(cause error) error {
+	err := chat.NewError(chat.CodeSessionNotFound, "there is no such session").WithCause(cause)
+	s.lose(err)
+	return err
+}
+
+// tryStoreRecord stores a draft of the record under a revision of its own: so an attempt that was given up, and is done
+// all the same, does not undo a later one. The record's gate is held.
+func (s *Session) tryStoreRecord(ctx context.Context, draft *chat.Session, places ...chat.Place) error {
+	s.revision = max(s.revision+1, time.Now().UnixMicro()) // as an attempt of an earlier life may have the next number
+	draft.Revision = s.revision
+	return s.manager.store.UpdateSession(ctx, draft, places...)
 }
 
 // stale finds out why the store does not take the draft: an earlier attempt to end the session was done although its
@@ -170,6 +190,8 @@ func (s *Session) stale(ctx context.Context, draft *chat.Session, cause error) e
 	switch {
 	case err != nil && !errors.Is(err, chat.ErrNotFound):
 		return storageError(err)
+	case err == nil && stored.Claim == draft.Claim && stored.Revision == draft.Revision:
+		return nil // it was done
 	case stored.Status != chat.SessionStatusEnded || stored.Claim != draft.Claim:
 		err := errBusy(cause)
 		s.lose(err)
@@ -190,8 +212,13 @@ func (s *Session) stale(ctx context.Context, draft *chat.Session, cause error) e
 	return errEnded()
 }
 
+// busyRetry is when it is worth a try again to open a session that another server has.
+const busyRetry = time.Second
+
 func errBusy(cause error) error {
-	return chat.NewError(chat.CodeSessionBusy, "the session is in use by another server").WithCause(cause)
+	busy := chat.NewError(chat.CodeSessionBusy, "the session is in use by another server")
+	busy.RetryAfter = busyRetry
+	return busy.WithCause(cause)
 }
 
 // checkpoint stores what the store does not know of the session yet: its record, how far its log has come, and the
@@ -202,6 +229,9 @@ func (s *Session) checkpoint(ctx context.Context, edit func(*chat.Session)) erro
 		return err
 	}
 	defer s.unlockRecord()
+	if s.Lost() {
+		return nil // whoever loads it next sees to it
+	}
 	failed := s.storeEnds()
 	draft, places, changed := s.unstored(edit)
 	if !changed {
@@ -225,6 +255,7 @@ func (s *Session) adopt(draft chat.Session, places []chat.Place, err error) {
 	} else {
 		s.log.placed(places)
 		s.journal.Stored(draft.LogEnd)
+		s.owed = chat.Usage{}
 	}
 	s.record = draft
 }
@@ -241,7 +272,7 @@ func (s *Session) unstored(edit func(*chat.Session)) (draft chat.Session, places
 	draft.LogEnd = max(s.record.LogEnd, s.log.storable())
 	draft.Changed = max(s.record.Changed, s.log.lastChange(draft.LogEnd))
 	// The sum is always that of the responses up to LogEnd: so none is missing, or there twice, after a crash.
-	draft.Usage = draft.Usage.Add(s.log.usage(s.record.LogEnd, draft.LogEnd))
+	draft.Usage = draft.Usage.Add(s.log.usage(s.record.LogEnd, draft.LogEnd)).Add(s.owed)
 	draft.ProviderStates = s.states
 	if s.lastMessage.After(draft.LastActiveAt) {
 		draft.LastActiveAt = s.lastMessage
@@ -250,7 +281,7 @@ func (s *Session) unstored(edit func(*chat.Session)) (draft chat.Session, places
 		edit(&draft)
 	}
 	places = s.log.unplaced(draft.LogEnd)
-	changed = edit != nil || len(places) > 0 || draft.LogEnd > s.record.LogEnd ||
+	changed = edit != nil || s.owed != (chat.Usage{}) || len(places) > 0 || draft.LogEnd > s.record.LogEnd ||
 		draft.LastActiveAt.After(s.record.LastActiveAt)
 	return draft, places, changed
 }
@@ -264,7 +295,8 @@ func (s *Session) End(ctx context.Context, reason chat.EndReason) error {
 	}
 	err = s.end(ctx, reason, pending)
 	s.mu.Lock()
-	s.ending = false
+	close(s.ending)
+	s.ending = nil
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -291,7 +323,7 @@ func (s *Session) beginEnd() (pending []<-chan struct{}, err error) {
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
-	s.ending = true
+	s.ending = make(chan struct{})
 	for _, sub := range s.submissions {
 		pending = append(pending, sub.done)
 	}
@@ -317,7 +349,7 @@ func (s *Session) end(ctx context.Context, reason chat.EndReason, pending []<-ch
 	}
 	s.mu.RLock()
 	draft := s.record
-	draft.Usage = draft.Usage.Add(s.log.usage(draft.LogEnd, s.log.end))
+	draft.Usage = draft.Usage.Add(s.log.usage(draft.LogEnd, s.log.end)).Add(s.owed)
 	s.mu.RUnlock()
 	draft.Status, draft.EndReason = chat.SessionStatusEnded, reason
 	draft.AssistedBy, draft.LastActiveAt = nil, chat.Now()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,9 +82,13 @@ func TestQuestionIsAnsweredWhateverItsNumber(t *testing.T) {
 		defer h.close(t)
 		s := h.create(t)
 		lost := chat.Message{ID: "q1", N: 1, Role: chat.RoleUser, Text: "one", Status: chat.StatusComplete, Author: &alice, AnswerID: "A"}
-		store.Before = func(ctx context.Context, _ string) error {
-			store.Before = nil
-			return errors.Join(store.InsertMessage(ctx, s.ID(), lost), errors.New("the answer is lost"))
+		claim := s.Record().Claim
+		var lostIt atomic.Bool
+		store.Before = func(ctx context.Context, operation string) error {
+			if operation != "InsertMessage" || !lostIt.CompareAndSwap(false, true) {
+				return nil
+			}
+			return errors.Join(store.InsertMessage(ctx, s.ID(), claim, lost), errors.New("the answer is lost"))
 		}
 		if _, err := s.Send(t.Context(), alice, chat.RoleUser, chat.SendMessage{MessageID: "q1", Text: "one"}); code(err) != chat.CodeStorageUnavailable {
 			t.Fatalf("a message of which the answer is lost gives %v", err)

@@ -17,6 +17,7 @@ import (
 type Session struct {
 	id      string
 	epoch   string
+	claim   chat.Claim // under which the session is stored
 	manager *Manager
 	journal writer
 	gone    chan struct{} // closed by the manager when it has left memory for good
@@ -24,6 +25,7 @@ type Session struct {
 	// recordGate admits one change of the stored record at a time. It is held across I/O and waited for with a
 	// context, which a mutex must not be.
 	recordGate chan struct{}
+	revision   int64 // of the last attempt to store the record; owned by who holds the gate
 
 	mu          sync.RWMutex // guards the fields below
 	record      chat.Session
@@ -33,14 +35,16 @@ type Session struct {
 	turn        *turn             // the response in progress
 	states      map[string]string // the record's ProviderStates, and what came since it was stored; replaced, never changed
 	submissions map[string]*submission
-	ending      bool
-	naming      bool      // a model makes its title
-	lost        error     // why it is of no use any more and is to be loaded anew; nil: it is not
-	wakers      []*waker  // replaced, never changed
-	holds       int       // readers, turns and commands that need it in memory
-	lastUsed    time.Time // by anybody
-	lastMessage time.Time // when somebody last said something; zero: nobody has since it was loaded
-	inactive    bool      // nobody needs it; it leaves memory after the grace period
+	ending      chan struct{} // closed when the attempt to end it is over; nil: there is none
+	erased      bool
+	owed        chat.Usage // what the record's sum gets beside the log's; changes only under the record's gate
+	naming      bool       // a model makes its title
+	lost        error      // why it is of no use any more and is to be loaded anew; nil: it is not
+	wakers      []*waker   // replaced, never changed
+	holds       int        // readers, turns and commands that need it in memory
+	lastUsed    time.Time  // by anybody
+	lastMessage time.Time  // when somebody last said something; zero: nobody has since it was loaded
+	inactive    bool       // nobody needs it; it leaves memory after the grace period
 }
 
 type waker struct{ wake func() }
@@ -52,6 +56,8 @@ func newSession(m *Manager, record chat.Session, log eventLog, nextN int64) *Ses
 	s := &Session{
 		id:          record.ID,
 		epoch:       record.Claim.Epoch,
+		claim:       record.Claim,
+		revision:    record.Revision,
 		manager:     m,
 		gone:        make(chan struct{}),
 		recordGate:  make(chan struct{}, 1),
@@ -242,7 +248,7 @@ func (s *Session) wake() {
 // usable says why a command cannot be carried out any more, if so. The lock is held.
 func (s *Session) usable() error {
 	switch {
-	case s.ending || s.record.Status == chat.SessionStatusEnded:
+	case s.ending != nil || s.record.Status == chat.SessionStatusEnded:
 		return errEnded()
 	case s.lost != nil:
 		return s.lost

@@ -331,7 +331,7 @@ func TestLostAnswerOfTheStoreIsNoSecondMessage(t *testing.T) {
 		s := h.create(t)
 		// As if an insert had been done and its answer lost.
 		stored := chat.Message{ID: "q", N: 1, Role: chat.RoleUser, Text: "hi", Status: chat.StatusComplete, Author: &alice, AnswerID: "A"}
-		if err := store.InsertMessage(t.Context(), s.ID(), stored); err != nil {
+		if err := store.InsertMessage(t.Context(), s.ID(), s.Record().Claim, stored); err != nil {
 			t.Fatal(err)
 		}
 		r := newReader(t, s)
@@ -507,10 +507,11 @@ func TestServerThatWentDownUnderAResponse(t *testing.T) {
 			{ID: "a1", N: 2, Role: chat.RoleAssistant, Text: "half an ans", Status: chat.StatusStreaming, ReplyTo: "q1"},
 			{ID: "q2", N: 3, Role: chat.RoleUser, Text: "two", Status: chat.StatusComplete, Author: &alice, AnswerID: "a2"},
 		} {
-			if err := store.InsertMessage(t.Context(), s.ID(), m); err != nil {
+			if err := store.InsertMessage(t.Context(), s.ID(), s.Record().Claim, m); err != nil {
 				t.Fatal(err)
 			}
 		}
+		h.seemsGone(t)
 		next := newHouse(t, store, &model{answer: says(0, "yes")}, nil)
 		defer next.close(t)
 		again, err := next.Open(t.Context(), s.ID(), anybody)

@@ -121,7 +121,7 @@ func (m *Manager) settle(ctx context.Context, ids []string) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		if code := chat.AsError(err).Code; code != chat.CodeSessionEnded && code != chat.CodeSessionNotFound {
+		if code := chat.AsError(err).Code; code != chat.CodeSessionEnded && code != chat.CodeSessionNotFound && code != chat.CodeSessionBusy {
 			m.log.Warn("a session could not be settled; it is tried again", "session", id, "error", err)
 		}
 	})

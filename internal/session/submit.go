@@ -191,7 +191,7 @@ func (s *Session) submit(m chat.Message, t *turn, sub *submission) (again *chat.
 		if stored.AnswerID != "" {
 			t.answer.ID = stored.AnswerID // an earlier attempt's promise
 		}
-		if s.ending || s.record.AssistedBy != nil {
+		if s.ending != nil || s.record.AssistedBy != nil {
 			t.cancel(errCancelled) // meanwhile; the answer that is owed is an empty one
 		}
 		s.startTurn(t)
@@ -228,27 +228,34 @@ func (s *Session) checkpointAfterMany() {
 func (s *Session) insert(m chat.Message) (chat.Message, error) {
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
-	err := s.manager.store.InsertMessage(ctx, s.id, m)
-	if err == nil {
-		return m, nil
+	for {
+		switch err := s.manager.store.InsertMessage(ctx, s.id, s.claim, m); {
+		case err == nil:
+			return m, nil
+		case errors.Is(err, chat.ErrStale):
+			err = errBusy(err)
+			s.lose(err)
+			return m, err
+		case errors.Is(err, chat.ErrNotFound):
+			return m, s.vanish(err)
+		case !errors.Is(err, chat.ErrExists):
+			return m, storageError(err)
+		}
+		stored, err := s.manager.store.Message(ctx, s.id, m.ID)
+		switch {
+		case errors.Is(err, chat.ErrNotFound):
+			// Its number is taken: by a message of this session's former owner that came late.
+			s.mu.Lock()
+			m.N = s.takeN()
+			s.mu.Unlock()
+		case err != nil:
+			return m, storageError(err)
+		case !stored.SameSubmission(m.Author.ID, m.Text):
+			return m, conflict()
+		default:
+			return stored, nil
+		}
 	}
-	if !errors.Is(err, chat.ErrExists) {
-		return m, storageError(err)
-	}
-	stored, err := s.manager.store.Message(ctx, s.id, m.ID)
-	if errors.Is(err, chat.ErrNotFound) {
-		// Its number is taken: somebody else counts the messages of this session too.
-		err = errBusy(err)
-		s.lose(err)
-		return m, err
-	}
-	if err != nil {
-		return m, storageError(err)
-	}
-	if !stored.SameSubmission(m.Author.ID, m.Text) {
-		return m, conflict()
-	}
-	return stored, nil
 }
 
 // repeat gives the event of a message that is there already, for a sender who submitted it again.

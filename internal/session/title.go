@@ -24,21 +24,22 @@ const titlePrompt = "Write a title for the conversation below: at most six words
 // nameByWords gives the session a title of its question's first words before its response ends, where no model makes
 // titles and it has none. end is what the response ends with: a question that was refused gives no title. Where another
 // change of the record is under way there is none this time: that may be one which waits for the end of the response.
-func (t *turn) nameByWords(end error) {
+// Nor is there where the store does not take it before ctx ends.
+func (t *turn) nameByWords(ctx context.Context, end error) {
 	s := t.session
 	question, untitled := t.untitled()
 	if !untitled || refused(chat.AsError(end)) || s.manager.cfg.TitleModel != "" || !s.tryLockRecord() {
 		return
 	}
 	defer s.unlockRecord()
-	draft, err := s.draft()
+	err := s.isUsable()
+	draft, places, _ := s.unstored(nil)
 	events := entitle(firstWords(question))(&draft)
 	if err == nil && len(events) > 0 {
 		// Without storeRecord: that waits for the end of the response where the session turns out to have ended, or to be
 		// another server's. The next one who stores the record finds out.
-		ctx, cancel := s.manager.storeContext()
-		defer cancel()
-		if err = s.manager.store.UpdateSession(ctx, &draft); err == nil {
+		if err = s.tryStoreRecord(ctx, &draft, places...); err == nil {
+			s.adopt(draft, places, nil)
 			s.publish(draft, events...)
 		}
 	}
@@ -61,13 +62,26 @@ func (t *turn) nameByModel(answer chat.Message) {
 		defer s.endNaming()
 		title, usage := s.askForTitle(ctx, question, answer.Text)
 		if usage != (chat.Usage{}) {
-			s.titleFailed(s.checkpoint(m.storing, func(draft *chat.Session) { draft.Usage = draft.Usage.Add(usage) }))
+			s.titleFailed(s.owe(usage))
+			s.titleFailed(s.checkpoint(m.storing, nil))
 		}
 		s.titleFailed(s.updateRecord(m.storing, entitle(title)))
 	})
 	if !begun {
 		s.endNaming()
 	}
+}
+
+// owe adds to what the session's responses cost what the log does not tell.
+func (s *Session) owe(u chat.Usage) error {
+	if err := s.lockRecord(s.manager.storing); err != nil {
+		return err
+	}
+	defer s.unlockRecord()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owed = s.owed.Add(u)
+	return nil
 }
 
 // beginNaming keeps the session in memory, and others from naming it too.
@@ -138,7 +152,9 @@ func (s *Session) askForTitle(ctx context.Context, question, answer string) (tit
 	if usage != (chat.Usage{}) {
 		record := s.Record()
 		made := chat.Message{ID: request.MessageID, Model: request.Model, CreatedAt: chat.Now(), Usage: &usage}
-		if err := s.addUsage(m.usageRecord(&record, made)); err != nil {
+		ctx, cancel := m.storeContext()
+		defer cancel()
+		if err := s.addUsage(ctx, m.usageRecord(&record, made)); err != nil {
 			m.log.Warn("what a title cost could not be stored", "session", s.id, "error", err)
 		}
 	}

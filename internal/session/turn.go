@@ -90,18 +90,28 @@ func (t *turn) run() {
 	defer t.session.Release()
 	defer t.cancel(nil)
 	t.started = time.Now()
+	storing := t.session.manager.storing
+	saving, stopSaving := context.WithCancel(storing)
+	defer stopSaving()
 	stop := make(chan struct{})
 	var saver sync.WaitGroup
 	inserted := false
-	saver.Go(func() { inserted = t.save(stop) })
+	saver.Go(func() { inserted = t.save(saving, stop) })
 	err := t.stream()
+	ending, cancel := context.WithTimeout(storing, endPatience)
+	defer cancel()
+	defer context.AfterFunc(ending, stopSaving)()
 	close(stop)
 	saver.Wait()
 	if inserted { // else the store has other worries
-		t.nameByWords(err)
+		t.nameByWords(ending, err)
 	}
-	t.complete(err, inserted)
+	t.complete(ending, err, inserted)
 }
+
+// endPatience is for how long the end of a response waits for the store, so that it is there when it is shown. A store
+// that takes longer is given the end afterwards; until then the journal has it.
+const endPatience = 500 * time.Millisecond
 
 // stream asks the model and appends what it answers. It returns nil for a whole answer only.
 func (t *turn) stream() error {
@@ -222,16 +232,16 @@ func split(text string) func(yield func(string) bool) {
 	}
 }
 
-// save stores the response as it begins and, from time to time, as far as it has come, until stop. It reports whether
-// the store has the response.
-func (t *turn) save(stop <-chan struct{}) (inserted bool) {
+// save stores the response as it begins and, from time to time, as far as it has come, until stop; what it does then
+// ends with ctx. It reports whether the store has the response.
+func (t *turn) save(ctx context.Context, stop <-chan struct{}) (inserted bool) {
 	s := t.session
 	m, saved := t.answer, 0
 	ticker := time.NewTicker(s.manager.cfg.CheckpointInterval)
 	defer ticker.Stop()
 	for {
 		if size := len(m.Text) + len(m.Reasoning); !inserted || size > saved {
-			switch err := t.store(m, inserted); {
+			switch err := t.storeWithin(ctx, m, inserted); {
 			case err != nil:
 				t.log().Warn("storing a response in progress failed", "error", err)
 			default:
@@ -249,9 +259,9 @@ func (t *turn) save(stop <-chan struct{}) (inserted bool) {
 	}
 }
 
-// complete ends the response: stored first, then shown, exactly once. Where the store fails the journal keeps the
-// response until a checkpoint has stored it. Where the session is lost it is only stored.
-func (t *turn) complete(err error, inserted bool) {
+// complete ends the response: stored first, then shown, exactly once. Where the store has not taken it when ctx ends the
+// journal keeps the response until a checkpoint has stored it. Where the session is lost it is only stored.
+func (t *turn) complete(ctx context.Context, err error, inserted bool) {
 	s := t.session
 	// What the store says at the end must be what the journal has.
 	_ = s.awaitWritten(s.manager.storing)
@@ -263,9 +273,9 @@ func (t *turn) complete(err error, inserted bool) {
 	final.FirstTokenMS, final.DurationMS = milliseconds(t.firstToken), milliseconds(time.Since(t.started))
 
 	record := t.account(final)
-	failed := t.store(final, inserted)
+	failed := t.store(ctx, final, inserted)
 	if failed == nil {
-		failed = s.addUsage(record)
+		failed = s.addUsage(ctx, record)
 	}
 	if failed != nil {
 		t.log().Error("storing a response failed: the journal has it until the storage takes it", "error", failed)
@@ -303,7 +313,8 @@ func (t *turn) checkpoint(final chat.Message) {
 		err = s.checkpoint(s.manager.storing, func(draft *chat.Session) { t.addTo(draft, final) })
 	}
 	if err != nil {
-		t.log().Warn("storing how far a session has come failed", "error", err)
+		t.log().Warn("storing how far a session has come failed: it is tried again", "error", err)
+		s.manager.storeLater(s)
 	}
 }
 
@@ -327,18 +338,29 @@ func (t *turn) keepState(provider string) {
 	s.states = states
 }
 
-// store stores the response as m, inserting it where that was not done yet.
-func (t *turn) store(m chat.Message, inserted bool) error {
-	ctx, cancel := t.session.manager.storeContext()
+// storeWithin is store for as long as a single operation may take.
+func (t *turn) storeWithin(ctx context.Context, m chat.Message, inserted bool) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	store := t.session.manager.store
+	return t.store(ctx, m, inserted)
+}
+
+// store stores the response as m, inserting it where that was not done yet.
+func (t *turn) store(ctx context.Context, m chat.Message, inserted bool) error {
+	s, store := t.session, t.session.manager.store
 	if !inserted {
-		// Where it exists, an earlier attempt was done although its answer was lost.
-		if err := store.InsertMessage(ctx, t.session.id, m); !errors.Is(err, chat.ErrExists) {
+		err := store.InsertMessage(ctx, s.id, s.claim, m)
+		if errors.Is(err, chat.ErrStale) {
+			s.lose(errBusy(err))
+		} else if errors.Is(err, chat.ErrNotFound) {
+			_ = s.vanish(err)
+		}
+		if !errors.Is(err, chat.ErrExists) {
 			return err
 		}
+		// An earlier attempt was done although its answer was lost.
 	}
-	return store.UpdateMessage(ctx, t.session.id, m)
+	return store.UpdateMessage(ctx, s.id, s.claim, m)
 }
 
 // storeEnds stores the ends of responses that the store did not take when they came.
@@ -366,9 +388,17 @@ func (s *Session) storeEnd(msg *message) error {
 	final := msg.whole()
 	s.mu.RUnlock()
 	store := s.manager.store
-	err := store.InsertMessage(ctx, s.id, final)
+	err := store.InsertMessage(ctx, s.id, s.claim, final)
+	if errors.Is(err, chat.ErrStale) {
+		err := errBusy(err)
+		s.lose(err)
+		return err
+	}
+	if errors.Is(err, chat.ErrNotFound) {
+		return s.vanish(err)
+	}
 	if errors.Is(err, chat.ErrExists) {
-		err = store.UpdateMessage(ctx, s.id, final)
+		err = store.UpdateMessage(ctx, s.id, s.claim, final)
 	}
 	if errors.Is(err, chat.ErrStale) {
 		// An earlier attempt was done although its answer was lost, or the number is another message's.
@@ -382,7 +412,7 @@ func (s *Session) storeEnd(msg *message) error {
 	s.mu.RLock()
 	cost := msg.cost
 	s.mu.RUnlock()
-	if err := s.addUsage(cost); err != nil {
+	if err := s.addUsage(ctx, cost); err != nil {
 		return storageError(err)
 	}
 	s.mu.Lock()

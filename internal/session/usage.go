@@ -109,12 +109,13 @@ func (l *eventLog) usage(after, upTo int64) (sum chat.Usage) {
 }
 
 // addUsage stores what a response cost, if anything.
-func (s *Session) addUsage(record *chat.UsageRecord) error {
-	if record == nil {
+func (s *Session) addUsage(ctx context.Context, record *chat.UsageRecord) error {
+	s.mu.RLock()
+	erased := s.erased
+	s.mu.RUnlock()
+	if record == nil || erased {
 		return nil
 	}
-	ctx, cancel := s.manager.storeContext()
-	defer cancel()
 	return s.manager.store.AddUsage(ctx, *record)
 }
 

@@ -72,7 +72,7 @@ func newHouse(t testing.TB) *house {
 	}
 	h.sessions = session.NewManager(session.Config{
 		CheckpointInterval: time.Second,
-		IdleTimeout:        time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute,
+		IdleTimeout:        time.Hour, GracePeriod: time.Hour, CleanupInterval: time.Minute, LeaseTimeout: time.Hour,
 	}, store, h.journal, llmtest.NewPool(models{}, nil, "m"), log)
 	h.router = router.New(router.Config{}, h.sessions, verifier{}, log)
 	h.Handler = New(Config{
