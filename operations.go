@@ -53,6 +53,7 @@ func (s *Server) newMetrics() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), figures{s})
 	r.MustRegister(s.models.metrics...)
+	r.MustRegister(s.store)
 	return r
 }
 

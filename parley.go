@@ -6,16 +6,12 @@
 package parley
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/config"
 	"github.com/parley-chat/parley/internal/auth"
 	"github.com/parley-chat/parley/internal/httpapi"
@@ -24,7 +20,7 @@ import (
 	"github.com/parley-chat/parley/internal/origin"
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/session"
-	"github.com/parley-chat/parley/internal/store/sqlite"
+	"github.com/parley-chat/parley/internal/store/retry"
 	"github.com/parley-chat/parley/internal/ui"
 	"github.com/parley-chat/parley/internal/websocket"
 )
@@ -37,22 +33,19 @@ var (
 	_ router.Verifier    = (*auth.Verifier)(nil)
 	_ httpapi.Verifier   = (*auth.Verifier)(nil)
 	_ httpapi.Models     = (*llm.Pool)(nil)
+	_ httpapi.Eraser     = eraser{}
 	_ session.Models     = (*llm.Pool)(nil)
-	_ chat.Store         = (*sqlite.Store)(nil)
 )
 
 // ErrForced is returned by [Server.Shutdown] when its context was about to end before all was done: responses were
 // interrupted (their text is stored, unless the storage hangs too), or connections were cut.
 var ErrForced = errors.New("the shutdown deadline passed: responses were interrupted or connections were cut")
 
-// storageTimeout bounds opening the storage and asking whether it is there.
-const storageTimeout = 10 * time.Second
-
 // Server is a whole Parley.
 type Server struct {
 	cfg      config.Config
 	log      *slog.Logger
-	store    chat.Store
+	store    *retry.Store
 	models   *models
 	journal  *journal.Journal
 	sessions *session.Manager
@@ -75,11 +68,18 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := openStore(cfg.Storage)
+	keys, err := readKeys(cfg.Storage)
 	if err != nil {
 		return nil, errors.Join(err, models.close())
 	}
-	events, err := openJournal(cfg.Storage, store.ID(), log)
+	store, err := openStore(cfg.Storage, keys, log)
+	if err != nil {
+		return nil, errors.Join(err, models.close())
+	}
+	if keys == nil {
+		log.Info("texts are stored as they are: storage.encryption.keyset_file is not set")
+	}
+	events, err := openJournal(cfg.Storage, store.ID(), keys, log)
 	if err != nil {
 		return nil, errors.Join(err, models.close(), store.Close())
 	}
@@ -93,6 +93,9 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 		MaxResponseTimes:   cfg.Session.MaxResponseTimes,
 		Budget:             newBudget(cfg.LLM.Budget, store),
 		TitleModel:         cfg.LLM.TitleModel,
+		LeaseTimeout:       cfg.Storage.LeaseTimeout,
+		Retention:          cfg.Storage.Retention,
+		UsageRetention:     usageRetention(cfg),
 	}, store, events, models.pool, log)
 	s.router = router.New(router.Config{
 		MaxConnections:        cfg.WebSocket.MaxConnections,
@@ -119,7 +122,7 @@ var apiMethods = []string{
 func (s *Server) Register(mux *http.ServeMux) {
 	prefix := s.cfg.Server.PathPrefix
 	mux.Handle("GET "+prefix+"/ws", s.sockets)
-	api := http.StripPrefix(prefix, httpapi.New(s.verifier, s.models.pool, s.log))
+	api := http.StripPrefix(prefix, httpapi.New(s.verifier, s.models.pool, eraser{s}, s.log))
 	for _, method := range apiMethods {
 		mux.Handle(method+" "+prefix+"/api/", api)
 	}
@@ -135,44 +138,4 @@ func (s *Server) Register(mux *http.ServeMux) {
 		mux.Handle("GET "+prefix+"/", pages)
 		mux.Handle("POST "+prefix+"/ui/", pages)
 	}
-}
-
-// Check reports whether the storage of a valid configuration can be reached.
-func Check(ctx context.Context, cfg config.Config) error {
-	store, err := openStore(cfg.Storage)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, storageTimeout)
-	defer cancel()
-	return errors.Join(store.Ping(ctx), store.Close())
-}
-
-func openStore(cfg config.Storage) (chat.Store, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), storageTimeout)
-	defer cancel()
-	store, err := sqlite.Open(ctx, cfg.SQLite.Path)
-	if err != nil {
-		return nil, fmt.Errorf("storage: %w", err)
-	}
-	return store, nil
-}
-
-// openJournal opens the journal of a store's sessions: beside the SQLite file, where no other place is configured.
-func openJournal(cfg config.Storage, storeID string, log *slog.Logger) (*journal.Journal, error) {
-	path := cfg.Journal.Path
-	switch {
-	case path != "":
-	case cfg.Driver == config.DriverSQLite:
-		path = cfg.SQLite.Path + ".events"
-	default:
-		path = "parley.events"
-	}
-	j, err := journal.Open(journal.Config{
-		Path: path, MaxBytes: int64(cfg.Journal.MaxBytes), Sync: cfg.Journal.Sync, StoreID: storeID,
-	}, log)
-	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	return j, nil
 }

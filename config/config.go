@@ -161,7 +161,8 @@ type Storage struct {
 	Retry              Retry         `koanf:"retry"`
 	CheckpointInterval time.Duration `koanf:"checkpoint_interval"`
 	Journal            Journal       `koanf:"journal"`
-	Retention          time.Duration `koanf:"retention"` // 0: for ever
+	LeaseTimeout       time.Duration `koanf:"lease_timeout"` // a server that has not renewed its lease for so long has gone
+	Retention          time.Duration `koanf:"retention"`     // 0: for ever
 	Encryption         Encryption    `koanf:"encryption"`
 }
 
@@ -198,7 +199,7 @@ type Journal struct {
 
 // Encryption is the sealing of stored text.
 type Encryption struct {
-	KeysetFile string `koanf:"keyset_file"`
+	KeysetFile string `koanf:"keyset_file"` // empty: nothing is encrypted
 }
 
 // RateLimit is how much one user or address may ask for.
@@ -272,6 +273,7 @@ func Default() Config {
 			MongoDB:            MongoDB{Database: "parley"},
 			Retry:              Retry{MaxAttempts: 5, InitialBackoff: 100 * time.Millisecond, MaxBackoff: 2 * time.Second},
 			CheckpointInterval: time.Second,
+			LeaseTimeout:       10 * time.Second,
 			Journal:            Journal{MaxBytes: 256 << 20},
 		},
 		RateLimit: RateLimit{

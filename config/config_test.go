@@ -247,7 +247,9 @@ func TestR06_4_AMissingSecretIsAProblem(t *testing.T) {
 		"two ways":         {valid, []string{"PARLEY_AUTH_JWT_PUBLIC_KEY_FILE=" + os.DevNull}, keys{"auth"}},
 		"no public key": {noAuth, []string{"PARLEY_AUTH_JWT_PUBLIC_KEY_FILE=/no/such/file"},
 			keys{"auth.jwt_public_key_file"}},
-		"no URI":  {valid + "storage: {driver: mongodb}", nil, keys{"storage.driver", "storage.mongodb.uri"}},
+		"no URI": {valid + "storage: {driver: mongodb}", nil, keys{"storage.mongodb.uri"}},
+		"no keyset": {valid + "storage: {encryption: {keyset_file: /no/such/file}}", nil,
+			keys{"storage.encryption.keyset_file"}},
 		"nothing": {"", nil, keys{"auth.jwt_secret", "llm.providers", "llm.models"}},
 	} {
 		t.Run(name, func(t *testing.T) {

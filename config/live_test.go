@@ -20,13 +20,6 @@ import (
 var notYetRead = []string{
 	"auth.jwks_url",
 	"websocket.max_connections_per_address",
-	"storage.mongodb.uri",
-	"storage.mongodb.database",
-	"storage.retry.max_attempts",
-	"storage.retry.initial_backoff",
-	"storage.retry.max_backoff",
-	"storage.retention",
-	"storage.encryption.keyset_file",
 	"rate_limit.messages.limit",
 	"rate_limit.messages.window",
 	"rate_limit.requests.limit",

@@ -156,6 +156,7 @@ func checkFiles(cfg Config, ps *problems) {
 		{"server.tls.cert_file", cfg.Server.TLS.CertFile},
 		{"server.tls.key_file", cfg.Server.TLS.KeyFile},
 		{"auth.jwt_public_key_file", cfg.Auth.JWTPublicKeyFile},
+		{"storage.encryption.keyset_file", cfg.Storage.Encryption.KeysetFile},
 	}
 	for i, p := range cfg.LLM.Providers {
 		files = append(files, file{at("llm.providers", i) + ".ca_file", p.CAFile})

@@ -1,17 +1,11 @@
 package config
 
 // unavailable is what the configuration can ask for and this version does not have. It is refused, for whoever asks
-// for encryption and gets none has been betrayed. A row goes when its feature arrives.
+// for protection and gets none has been betrayed. A row goes when its feature arrives.
 var unavailable = []struct {
 	what, fix string
 	usedBy    func(Config) []string // the keys that ask for it
 }{
-	{"the driver mongodb", "use sqlite", func(c Config) []string {
-		return keyIf(c.Storage.Driver == DriverMongoDB, "storage.driver")
-	}},
-	{"encryption of stored text", "remove the key", func(c Config) []string {
-		return keyIf(c.Storage.Encryption.KeysetFile != "", "storage.encryption.keyset_file")
-	}},
 	{"a JWKS", "use auth.jwt_public_key_file or auth.jwt_secret", func(c Config) []string {
 		return keyIf(c.Auth.JWKSURL != "", "auth.jwks_url")
 	}},

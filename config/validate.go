@@ -211,6 +211,7 @@ func (c Config) checkRanges(ps *problems) {
 	} {
 		within(ps, n.key, n.value, n.low, n.high)
 	}
+	within(ps, "storage.lease_timeout", st.LeaseTimeout, time.Second, time.Hour)
 	within(ps, "websocket.max_message_bytes", w.MaxMessageBytes, 1<<10, 16<<20)
 	within(ps, "storage.journal.max_bytes", st.Journal.MaxBytes, 4<<10, 1<<40)
 }

@@ -46,7 +46,7 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	root.SetErr(stderr)
 	root.AddCommand(
 		devCommand(environ), serveCommand(environ), checkCommand(environ), tokenCommand(environ),
-		keygenCommand(), configCommand(environ), versionCommand(),
+		keygenCommand(), configCommand(environ), storageCommand(environ), versionCommand(),
 	)
 	err := root.ExecuteContext(ctx)
 	if err != nil && !started { // nothing but the flags and arguments was looked at

@@ -21,6 +21,7 @@ import (
 	"github.com/parley-chat/parley"
 	"github.com/parley-chat/parley/config"
 	"github.com/parley-chat/parley/internal/auth"
+	"github.com/parley-chat/parley/internal/seal"
 )
 
 func TestMain(m *testing.M) {
@@ -76,7 +77,7 @@ func TestWrongUsage(t *testing.T) {
 		"--sub is required":              {"token"},
 		`invalid argument "soon"`:        {"token", "--sub", "a", "--ttl", "soon"},
 		"less than a second":             {"token", "--sub", "a", "--ttl", "0s"},
-		"not available in this version":  {"keygen", "--encryption"},
+		"say --encryption, too":          {"keygen", "--extend", "keys.json"},
 	} {
 		code, stdout, stderr := execute(t, environ, args...)
 		if code != 2 || stdout != "" || !strings.Contains(stderr, want) {
@@ -110,6 +111,42 @@ func TestR17_5_KeygenPrintsASecretThatIsAccepted(t *testing.T) {
 	environ := []string{"PARLEY_AUTH_JWT_SECRET=" + made, "PARLEY_STORAGE_SQLITE_PATH=" + filepath.Join(t.TempDir(), "p.db")}
 	if code, stdout, stderr := execute(t, environ, "check", "--config", write(t, models)); code != 0 || stdout != "ok\n" {
 		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestKeygenPrintsAKeyset(t *testing.T) {
+	code, first, stderr := execute(t, nil, "keygen", "--encryption")
+	if code != 0 || stderr != "" {
+		t.Fatalf("exit code %d, stderr %q", code, stderr)
+	}
+	old, err := seal.Parse([]byte(first))
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, second, _ := execute(t, nil, "keygen", "--encryption", "--extend", write(t, first))
+	rotated, err := seal.Parse([]byte(second))
+	if code != 0 || err != nil {
+		t.Fatalf("exit code %d, %v", code, err)
+	}
+	sealed, err := old.Seal("text")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := rotated.Open(sealed); err != nil || text != "text" || rotated.Primary() == old.Primary() {
+		t.Errorf("the new keyset opens it as %q, %v; its key is %d, was %d", text, err, rotated.Primary(), old.Primary())
+	}
+}
+
+func TestKeygenExtendsKeysetsOnly(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none")
+	empty := write(t, "") // as the shell leaves it where the output is to go to the same file
+	for path, want := range map[string]string{
+		missing: missing, empty: empty + ": the keyset is empty", write(t, secret): "this is no keyset",
+	} {
+		code, stdout, stderr := execute(t, nil, "keygen", "--encryption", "--extend", path)
+		if code != 1 || stdout != "" || !strings.Contains(stderr, want) || strings.Contains(stderr, secret) {
+			t.Errorf("%s: exit code %d, stdout %q, stderr %q", want, code, stdout, stderr)
+		}
 	}
 }
 

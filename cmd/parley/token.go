@@ -26,7 +26,7 @@ func tokenCommand(environ []string) *cobra.Command {
 				return usageError("--sub is required: the user's ID")
 			}
 			cfg, err := s.load(cmd, config.Default())
-			if err := signingErrors(err); err != nil {
+			if err := onlyProblemsOf(err, "auth"); err != nil {
 				return err
 			}
 			if cfg.Auth.JWTSecret == "" {
@@ -60,36 +60,18 @@ func cleanRoles(roles []string) []string {
 	return cleaned
 }
 
-// signingErrors leaves of a configuration's problems those that concern the signing of tokens: the rest of the
-// configuration may be elsewhere.
-func signingErrors(err error) error {
+// onlyProblemsOf leaves of a configuration's problems those that concern a section: the rest of the configuration may be
+// elsewhere.
+func onlyProblemsOf(err error, section string) error {
 	problems := config.Problems(err)
 	if len(problems) == 0 {
 		return err
 	}
 	var errs []error
 	for _, p := range problems {
-		if p.Key == "auth" || strings.HasPrefix(p.Key, "auth.") || p.Key == config.FileFlag {
+		if p.Key == section || strings.HasPrefix(p.Key, section+".") || p.Key == config.FileFlag {
 			errs = append(errs, p)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func keygenCommand() *cobra.Command {
-	var encryption bool
-	cmd := &cobra.Command{
-		Use:   "keygen",
-		Short: "Print a new random JWT secret",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if encryption {
-				return usageError("--encryption is not available in this version")
-			}
-			fmt.Fprintln(cmd.OutOrStdout(), newSecret())
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&encryption, "encryption", false, "print a keyset for the encryption of stored text instead")
-	return cmd
 }

@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -23,6 +24,64 @@ func (v verifier) Verify(token string) (chat.User, error) {
 	return chat.User{ID: "alice"}, nil
 }
 
+// eraser notes what it is asked for; of sessions it knows one.
+type eraser struct{ erased []string }
+
+func (e *eraser) EraseSession(_ context.Context, userID, sessionID string) error {
+	if sessionID != "mine" {
+		return chat.NewError(chat.CodeSessionNotFound, "there is no such session")
+	}
+	e.erased = append(e.erased, userID+"'s "+sessionID)
+	return nil
+}
+
+func (e *eraser) EraseUser(_ context.Context, userID string) (int, error) {
+	e.erased = append(e.erased, "all of "+userID)
+	return 3, nil
+}
+
+// admins knows the token of an admin, too.
+type admins struct{ verifier }
+
+func (a admins) Verify(token string) (chat.User, error) {
+	if token == "admin" {
+		return chat.User{ID: "ann", Roles: []string{chat.UserRoleAdmin}}, nil
+	}
+	return a.verifier.Verify(token)
+}
+
+func TestErasure(t *testing.T) {
+	for _, c := range []struct {
+		name, method, target, token string
+		status                      int
+		body, erased                string
+	}{
+		{"one's session", "DELETE", "/api/v1/sessions/mine", "good", 204, "", "alice's mine"},
+		{"another session", "DELETE", "/api/v1/sessions/theirs", "good", 404, "session_not_found", ""},
+		{"without a token", "DELETE", "/api/v1/sessions/mine", "", 401, "unauthenticated", ""},
+		{"another method", "PUT", "/api/v1/sessions/mine", "good", 405, "DELETE", ""},
+		{"a user, as an admin", "DELETE", "/api/v1/admin/users/bob/data", "admin", 200, `{"sessions":3}`, "all of bob"},
+		{"a user, as one", "DELETE", "/api/v1/admin/users/bob/data", "good", 403, "forbidden", ""},
+		{"a user, without a token", "DELETE", "/api/v1/admin/users/bob/data", "", 401, "unauthenticated", ""},
+		{"a user, by another method", "GET", "/api/v1/admin/users/bob/data", "admin", 405, "DELETE", ""},
+	} {
+		e := &eraser{}
+		h := httpapi.New(admins{"good"}, models{}, e, slog.New(slog.DiscardHandler))
+		r := httptest.NewRequest(c.method, c.target, nil)
+		if c.token != "" {
+			r.Header.Set("Authorization", "Bearer "+c.token)
+		}
+		response := httptest.NewRecorder()
+		h.ServeHTTP(response, r)
+		if response.Code != c.status || !strings.Contains(response.Body.String(), c.body) {
+			t.Errorf("%s: answered with %d %s", c.name, response.Code, response.Body)
+		}
+		if got := strings.Join(e.erased, ", "); got != c.erased {
+			t.Errorf("%s: erased is %q, want %q", c.name, got, c.erased)
+		}
+	}
+}
+
 type models []llm.Model
 
 func (m models) Models() []llm.Model { return m }
@@ -33,7 +92,7 @@ func (models) Default() string { return "second" }
 func request(t *testing.T, method, target string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	h := httpapi.New(verifier("good"), models{{ID: "first", Name: "The First"}, {ID: "second", Name: "The Second"}, {ID: "third"}},
-		slog.New(slog.DiscardHandler))
+		&eraser{}, slog.New(slog.DiscardHandler))
 	r := httptest.NewRequest(method, target, nil)
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
@@ -111,7 +170,7 @@ func TestRefusalsAreProblems(t *testing.T) {
 
 func TestRefusalsAreLoggedWithoutTheQuery(t *testing.T) {
 	var log strings.Builder
-	h := httpapi.New(verifier("good"), models{}, slog.New(slog.NewTextHandler(&log, nil)))
+	h := httpapi.New(verifier("good"), models{}, &eraser{}, slog.New(slog.NewTextHandler(&log, nil)))
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/api/v1/models?token=hunter2", nil))
 	if got := log.String(); !strings.Contains(got, "code=invalid_request path=/api/v1/models ") || strings.Contains(got, "hunter2") {
 		t.Errorf("the log says %s", got)
