@@ -16,6 +16,7 @@ const module = "github.com/parley-chat/parley"
 var floors = map[string]int{
 	"chat":               0,
 	"config":             1,
+	"internal/seal":      1,
 	"internal/wire":      2,
 	"internal/auth":      2,
 	"internal/origin":    2,
@@ -23,6 +24,7 @@ var floors = map[string]int{
 	"internal/store":     2,
 	"internal/journal":   2,
 	"internal/session":   3,
+	"internal/userdata":  3,
 	"internal/router":    4,
 	"internal/websocket": 5,
 	"internal/httpapi":   5,
@@ -36,7 +38,7 @@ var floors = map[string]int{
 var withinTree = []string{"internal/llm", "internal/store"}
 
 // forTests are the packages that only tests may import.
-var forTests = []string{"internal/llm/llmtest", "internal/store/storetest", "internal/ui/uitest"}
+var forTests = []string{"internal/llm/llmtest", "internal/store/storetest", "internal/store/mongo/mongotest", "internal/ui/uitest"}
 
 func floorOf(t *testing.T, folder string) int {
 	t.Helper()

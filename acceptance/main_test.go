@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/parley-chat/parley/internal/store/mongo/mongotest"
 )
 
 // The binaries under test, built once.
@@ -39,5 +41,5 @@ func run(m *testing.M) int {
 			return 1
 		}
 	}
-	return m.Run()
+	return mongotest.Main(m).Run()
 }
