@@ -190,7 +190,7 @@ func (s *server) readiness(status int) {
 // MongoDB stops in the middle of an answer, which is read to its end meanwhile.
 func TestFrozenMongoDBIsNotNoticed(t *testing.T) {
 	db, up := startMongo(t), startUpstream(t)
-	s := startServer(t, up.models("paced-400-10ms"), db.storage(t))
+	s := startServer(t, up.models("paced-1050-10ms"), db.storage(t))
 	c := s.dial(token("alice"))
 	c.open()
 	c.send("message.send", "message_id", "q", "text", "hi")

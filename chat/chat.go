@@ -65,10 +65,11 @@ const (
 	EndedByUser  EndReason = "user"
 	EndedByAdmin EndReason = "admin"
 	EndedByAge   EndReason = "expired"
-
-	// EndedByErasure is stored with a session of which the removal has begun, and is to be completed. No client sees it.
-	EndedByErasure EndReason = "erased"
 )
+
+// EndedByErasure is stored with a session of which the removal has begun, and is to be completed. The protocol does not
+// have it.
+const EndedByErasure = EndReason("erased")
 
 // Session is the record of one conversation, without its messages.
 type Session struct {

@@ -59,8 +59,8 @@ type Store interface {
 	// nothing was changed; but where the claim was lost while the message was inserted, it may be there.
 	InsertMessage(ctx context.Context, sessionID string, by Claim, m Message) error
 
-	// UpdateMessage replaces what can change of the streaming message of m's ID, which has no Seq as long as it streams: Text, Reasoning, Sealed, Status,
-	// FinishReason, Error, Provider, Usage, FirstTokenMS, DurationMS. It never inserts. ErrStale: the stored message is
+	// UpdateMessage replaces what can change of the streaming message of m's ID, which has no Seq as long as it streams:
+	// Text, Reasoning, Sealed, Status, FinishReason, Error, Provider, Usage, FirstTokenMS, DurationMS. It never inserts. ErrStale: the stored message is
 	// not streaming, or not there, or the session has another claim than by, and nothing was changed.
 	UpdateMessage(ctx context.Context, sessionID string, by Claim, m Message) error
 

@@ -26,7 +26,8 @@ func storageCommand(environ []string) *cobra.Command {
 		},
 	}
 	cmd.AddCommand(
-		copyCommand(environ), backupCommand(environ), restoredCommand(environ), resealCommand(environ), exportCommand(environ), eraseCommand(environ),
+		copyCommand(environ), backupCommand(environ), restoredCommand(environ),
+		resealCommand(environ), exportCommand(environ), eraseCommand(environ),
 	)
 	return cmd
 }

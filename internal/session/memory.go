@@ -184,8 +184,8 @@ func (s *Session) compact(before time.Time) {
 	s.log.trim(loadedMessages, s.record.LogEnd)
 }
 
-// retire marks the session as inactive, or, when it was idle for long enough, takes it from those who look for it: they wait at
-// the slot that it returns until it has left.
+// retire marks the session as inactive, or, after it was idle for so long, takes it from those who look for it: they wait
+// at the slot that it returns until it has left.
 func (m *Manager) retire(s *Session, now time.Time, after time.Duration) (leaving *slot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
