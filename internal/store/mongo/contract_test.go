@@ -13,24 +13,6 @@ func TestContract(t *testing.T) {
 	server := mongotest.Start(t)
 	storetest.Run(t, func(t *testing.T) (chat.Store, func() chat.Store) {
 		config := mongo.Config{URI: server.URI(), Database: server.Database()}
-		open := func() chat.Store {
-			store, err := mongo.Open(t.Context(), config)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return store
-		}
-		closeStore := func(store chat.Store) {
-			if err := store.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		store := open()
-		t.Cleanup(func() { closeStore(store) })
-		return store, func() chat.Store {
-			closeStore(store)
-			store = open()
-			return store
-		}
+		return storetest.Persistent(t, func() (chat.Store, error) { return mongo.Open(t.Context(), config) })
 	})
 }

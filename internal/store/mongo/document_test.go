@@ -1,10 +1,7 @@
 package mongo
 
 import (
-	"maps"
 	"reflect"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,77 +12,40 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/store/mongo/mongotest"
+	"github.com/parley-chat/parley/internal/store/storetest"
 )
 
-// lockedSession is a session under the lock that guards it. It counts how often the lock was taken, and what was
-// under it does not outlive the lock: the pointer that View lends shows another session afterwards.
-type lockedSession struct {
-	mu      sync.Mutex // guards the fields below
-	session chat.Session
-	views   int
-}
-
-func (l *lockedSession) View(f func(*chat.Session)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.views++
-	lent := l.session
-	author := *l.session.AssistedBy
-	lent.AssistedBy = &author
-	times := slices.Clone(l.session.ResponseTimes)
-	lent.ResponseTimes = times
-	states := maps.Clone(l.session.ProviderStates)
-	lent.ProviderStates = states
-	f(&lent)
-	clear(times)
-	clear(states)
-	author = chat.Author{ID: "overwritten", Name: "overwritten"}
-	lent = chat.Session{ID: "overwritten", AssistedBy: &author}
-}
-
-func (l *lockedSession) set(value int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.session.Title = strconv.FormatInt(value, 10)
-	l.session.Model = l.session.Title
-	l.session.AssistedBy.ID = l.session.Title
-	l.session.LogEnd = value
-	l.session.ResponseTimes[0] = chat.ResponseTime{FirstTokenMS: value, TotalMS: value}
-	l.session.Usage = chat.Usage{InputTokens: int(value), OutputTokens: int(value)}
-	l.session.ProviderStates["p1"] = l.session.Title
-}
-
-func newLockedSession() *lockedSession {
-	return &lockedSession{session: chat.Session{
+// fullSession returns a session with something in each field that is more than one value.
+func fullSession() chat.Session {
+	return chat.Session{
 		ID: "s1", Title: "title", Model: "model", Status: chat.SessionStatusActive, AssistedBy: &chat.Author{ID: "a1"},
 		CreatedAt: time.UnixMilli(1).UTC(), LastActiveAt: time.UnixMilli(2).UTC(),
 		Claim: chat.Claim{Owner: "owner", Epoch: "epoch"}, LogEnd: 7,
 		ResponseTimes:  []chat.ResponseTime{{FirstTokenMS: 1, TotalMS: 2}},
 		Usage:          chat.Usage{InputTokens: 3, OutputTokens: 4, Estimated: true},
 		ProviderStates: map[string]string{"p1": "state"},
-	}}
+	}
 }
 
 func TestR10_1_SerializationTakesTheSessionLock(t *testing.T) {
-	locked := newLockedSession()
+	locked := storetest.NewLockedSession(fullSession())
 	sessionToDocument(locked)
-	if locked.views != 1 {
-		t.Errorf("the lock was taken %d times, want once", locked.views)
+	if n := locked.Views(); n != 1 {
+		t.Errorf("the lock was taken %d times, want once", n)
 	}
 }
 
 func TestR10_2_SerializationReadsAllUnderTheLock(t *testing.T) {
-	locked := newLockedSession()
-	d := sessionToDocument(locked)
-	if got := d.session(); !reflect.DeepEqual(got, locked.session) {
+	d := sessionToDocument(storetest.NewLockedSession(fullSession()))
+	if got := d.session(); !reflect.DeepEqual(got, fullSession()) {
 		t.Errorf("read after the lock was released: %+v", got)
 	}
 }
 
 func TestR10_3_SessionToDocumentTakesLiveAndPlainSessions(t *testing.T) {
-	locked := newLockedSession()
-	live := sessionToDocument(locked)           // takes the lock
-	plain := sessionToDocument(&locked.session) // nobody else has it
+	session := fullSession()
+	live := sessionToDocument(storetest.NewLockedSession(session)) // takes the lock
+	plain := sessionToDocument(&session)                           // nobody else has it
 	if !reflect.DeepEqual(live, plain) {
 		t.Errorf("got %+v from the live session, %+v from the plain one", live, plain)
 	}
@@ -98,8 +58,9 @@ func TestR10_4_SessionLockIsFreeWhileTheStoreWrites(t *testing.T) {
 		"update": func(session chat.SessionView) error { return s.UpdateSession(t.Context(), session) },
 	} {
 		createSessions(t, s, former, command)
-		locked := newLockedSession()
-		locked.session.ID = command
+		session := fullSession()
+		session.ID = command
+		locked := storetest.NewLockedSession(session)
 		held := make(chan struct{})
 		_, release := server.Inject(mongotest.Fault{
 			Command: command, Collection: "sessions", OnHit: func() { close(held) }, Action: mongotest.Hold,
@@ -107,7 +68,7 @@ func TestR10_4_SessionLockIsFreeWhileTheStoreWrites(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- do(locked) }()
 		<-held
-		if !locked.mu.TryLock() {
+		if locked.Locked() {
 			t.Errorf("%s: the session is locked while it is being stored", command)
 		}
 		release()
@@ -116,20 +77,14 @@ func TestR10_4_SessionLockIsFreeWhileTheStoreWrites(t *testing.T) {
 }
 
 func TestR10_5_ConcurrentSerializationsSeeWholeSessions(t *testing.T) {
-	locked := newLockedSession()
-	locked.set(0)
+	locked := storetest.NewLockedSession(fullSession())
+	locked.Set(0)
 	var wg sync.WaitGroup
 	for i := range 64 {
 		wg.Go(func() {
-			locked.set(int64(i))
+			locked.Set(int64(i))
 			d := sessionToDocument(locked)
-			got := d.session()
-			text, n := got.Title, got.LogEnd
-			if got.Model != text || strconv.FormatInt(n, 10) != text || got.AssistedBy.ID != text ||
-				got.ResponseTimes[0] != (chat.ResponseTime{FirstTokenMS: n, TotalMS: n}) ||
-				got.Usage != (chat.Usage{InputTokens: int(n), OutputTokens: int(n)}) || got.ProviderStates["p1"] != text {
-				t.Errorf("read from several moments: %+v", got)
-			}
+			storetest.WantOneMoment(t, d.session())
 		})
 	}
 	wg.Wait()

@@ -14,6 +14,27 @@ import (
 // opens it again on the same data.
 type Opener func(t *testing.T) (store chat.Store, reopen func() chat.Store)
 
+// Persistent returns what an [Opener] has to: the store that open opens, again and again on the same data.
+func Persistent(t *testing.T, open func() (chat.Store, error)) (store chat.Store, reopen func() chat.Store) {
+	opened := func() chat.Store {
+		store, err := open()
+		must(t, err)
+		return store
+	}
+	store = opened()
+	current := store
+	t.Cleanup(func() {
+		if err := current.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return store, func() chat.Store {
+		must(t, current.Close())
+		current = opened()
+		return current
+	}
+}
+
 // Run tests that the stores which open gives keep the contract of [chat.Store]. A subtest stands for each sentence
 // of it.
 func Run(t *testing.T, open Opener) {
