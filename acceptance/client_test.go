@@ -227,6 +227,14 @@ func (c *client) until(kind string) frame {
 	}
 }
 
+// untilWords reads until the session's first answer, its second message, has n words.
+func (c *client) untilWords(n int) {
+	c.t.Helper()
+	for len(c.order) < 2 || len(strings.Fields(c.text[c.order[1]])) < n {
+		c.next()
+	}
+}
+
 // open opens a session, and gives the answer.
 func (c *client) open(kv ...any) frame {
 	c.t.Helper()

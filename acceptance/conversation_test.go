@@ -113,9 +113,7 @@ func TestFreshReaderInTheMiddleOfAResponse(t *testing.T) {
 	c.open()
 	c.send("message.send", "message_id", "q", "text", "hi")
 	up.release(t, 5)
-	for len(c.order) < 2 || c.text[c.order[1]] == "" {
-		c.next()
-	}
+	c.untilWords(1)
 	d := s.dial(token("alice"))
 	opened := d.open("session_id", c.session)
 	d.until("message.created")
@@ -139,9 +137,7 @@ func TestCancelReachesTheUpstream(t *testing.T) {
 	c.open()
 	c.send("response.cancel") // nothing in progress: nothing
 	c.send("message.send", "message_id", "q", "text", "hi")
-	for len(c.order) < 2 || len(c.text[c.order[1]]) < len(llmtest.Text(3)) {
-		c.next()
-	}
+	c.untilWords(3)
 	refusal := c.refused(`{"type":"message.send","message_id":"q2","text":"hello?","ref":"r"}`)
 	if refusal.str("error", "code") != "response_in_progress" || refusal.str("ref") != "r" {
 		t.Errorf("a second message is answered with %v", refusal)

@@ -314,9 +314,7 @@ func TestKillWithoutJournal(t *testing.T) {
 	c.open()
 	c.send("message.send", "message_id", "q", "text", "hi")
 	up.release(t, 10)
-	for len(c.order) < 2 || c.text[c.order[1]] == "" {
-		c.next()
-	}
+	c.untilWords(1)
 	held := c.text[c.order[1]]
 	s.stop(syscall.SIGKILL)
 	if err := os.RemoveAll(filepath.Join(s.dir, "parley.db.events")); err != nil {

@@ -139,9 +139,7 @@ func TestR09_4_MongoDBThatIsAwayIsAnError(t *testing.T) {
 	c.open()
 	c.send("message.send", "message_id", "q1", "text", "hi")
 	up.release(t, 5)
-	for len(c.order) < 2 || c.text[c.order[1]] == "" {
-		c.next()
-	}
+	c.untilWords(1)
 	s.readiness(http.StatusOK)
 	db.Refuse(true)
 	s.readiness(http.StatusServiceUnavailable)
@@ -194,9 +192,7 @@ func TestFrozenMongoDBIsNotNoticed(t *testing.T) {
 	c := s.dial(token("alice"))
 	c.open()
 	c.send("message.send", "message_id", "q", "text", "hi")
-	for len(c.order) < 2 || len(strings.Fields(c.text[c.order[1]])) < 50 {
-		c.next()
-	}
+	c.untilWords(50)
 	db.Freeze()
 	frozen, last, longest := time.Now(), time.Now(), time.Duration(0)
 	for c.status[c.order[1]] == "streaming" {
@@ -273,9 +269,7 @@ func TestFormerOwnerOfASessionChangesNothing(t *testing.T) {
 	c.open()
 	c.send("message.send", "message_id", "q1", "text", "hi")
 	up.release(t, 10)
-	for len(c.order) < 2 || len(strings.Fields(c.text[c.order[1]])) < 10 {
-		c.next()
-	}
+	c.untilWords(10)
 	answer, held := c.order[1], c.text[c.order[1]]
 	store := db.open(t)
 	awaitText(t, store, c.session, answer, held)
@@ -343,9 +337,7 @@ func TestAnotherMachineTakesOver(t *testing.T) {
 	c.open()
 	c.send("message.send", "message_id", "q", "text", "hi")
 	up.release(t, 10)
-	for len(c.order) < 2 || len(strings.Fields(c.text[c.order[1]])) < 10 {
-		c.next()
-	}
+	c.untilWords(10)
 	held := c.text[c.order[1]]
 	awaitText(t, db.open(t), c.session, c.order[1], held)
 	up.release(t, 3)

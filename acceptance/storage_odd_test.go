@@ -115,9 +115,7 @@ func TestRunningAnswerOfWhatACommandErased(t *testing.T) {
 	c.open()
 	c.send("message.send", "message_id", "q", "text", "Marzipankartoffel")
 	up.release(t, 5)
-	for len(c.order) < 2 || c.text[c.order[1]] == "" {
-		c.next()
-	}
+	c.untilWords(1)
 	parleyOK(t, "storage", "erase", "--user", "alice", "--yes", "--config", s.config)
 	up.release(t, 15)
 	c.conn.CloseNow()

@@ -152,9 +152,7 @@ func TestErasureOfAnOpenSession(t *testing.T) {
 	c.open()
 	c.send("message.send", "message_id", "q", "text", "my secret question")
 	up.release(t, 5)
-	for len(c.order) < 2 || c.text[c.order[1]] == "" {
-		c.next()
-	}
+	c.untilWords(1)
 	path := "/api/v1/sessions/" + c.session
 	for _, stranger := range []string{token("bob"), token("ann", "admin")} {
 		if resp := s.call("DELETE", path, stranger); resp.StatusCode != http.StatusNotFound {
@@ -209,9 +207,7 @@ func TestNothingIsReadableAtRest(t *testing.T) {
 	running.open("model", "gate-20")
 	running.send("message.send", "message_id", "q", "text", marker)
 	up.release(t, 10)
-	for len(running.order) < 2 || running.text[running.order[1]] == "" {
-		running.next()
-	}
+	running.untilWords(10)
 	shown := running.text[running.order[1]]
 	s.stop(syscall.SIGKILL) // so that the journal has text, too
 	wantNothingOf(t, marker, dir)

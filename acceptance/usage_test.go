@@ -229,9 +229,7 @@ func TestBudgetKnowsInterruptedResponses(t *testing.T) {
 	c.open()
 	c.send("message.send", "message_id", "q", "text", "hi")
 	up.release(t, 100)
-	for len(c.order) < 2 || len(c.text[c.order[1]]) < len(llmtest.Text(100)) {
-		c.next()
-	}
+	c.untilWords(100)
 	s.stop(syscall.SIGKILL)
 	s.start()
 	d := s.dial(token("alice"))

@@ -223,9 +223,7 @@ func TestCheckpointSurvivesAKill(t *testing.T) {
 	c.open()
 	c.send("message.send", "message_id", "q", "text", "hi")
 	up.release(t, 5)
-	for len(c.order) < 2 || c.text[c.order[1]] == "" {
-		c.next()
-	}
+	c.untilWords(1)
 	answer, seen := c.order[1], c.text[c.order[1]]
 	s.awaitStored(c.session, answer, seen)
 	s.stop(syscall.SIGKILL)
