@@ -151,6 +151,10 @@ func TestR09_4_MongoDBThatIsAwayIsAnError(t *testing.T) {
 	if f.str("error", "code") != "storage_unavailable" || f.at("error", "retryable") != true {
 		t.Errorf("a message is answered with %v", f)
 	}
+	down, failures := s.figure("parley_storage_down"), s.figure(`parley_storage_failures_total{operation="InsertMessage"}`)
+	if down != 1 || failures < 1 {
+		t.Errorf("parley_storage_down is %v, %v failures are counted", down, failures)
+	}
 	if strings.Contains(f.str("error", "message"), "mongodb") {
 		t.Errorf("the client is told %v", f)
 	}
