@@ -31,6 +31,7 @@ type User struct {
 	Name      string
 	Roles     []string
 	TokenID   string    // the token's jti; may be empty
+	IssuedAt  time.Time // the token's iat, in whole seconds; zero: it has none
 	ExpiresAt time.Time // the token's exp
 }
 
@@ -87,6 +88,7 @@ type Session struct {
 	Metadata      map[string]string
 	ResponseTimes []ResponseTime // of the latest responses, oldest first
 	Usage         Usage          // of all responses together
+	Messages      int64          // how many messages have a place in the log up to LogEnd
 
 	// ProviderStates holds, by the provider's ID, what each wants to be kept with the session: see [Chunk].
 	ProviderStates map[string]string
