@@ -17,6 +17,7 @@ var floors = map[string]int{
 	"chat":               0,
 	"config":             1,
 	"internal/seal":      1,
+	"internal/forwarded": 1,
 	"internal/wire":      2,
 	"internal/auth":      2,
 	"internal/origin":    2,

@@ -5,19 +5,17 @@
 package origin
 
 import (
-	"net"
 	"net/http"
-	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/parley-chat/parley/config"
+	"github.com/parley-chat/parley/internal/forwarded"
 )
 
 // Policy is the list of origins that are allowed. It is safe for concurrent use.
 type Policy struct {
-	trustedProxies []netip.Prefix
+	proxies forwarded.Proxies
 
 	mu             sync.RWMutex // guards the fields below
 	allowedOrigins []config.Origin
@@ -25,9 +23,9 @@ type Policy struct {
 }
 
 // New makes a policy that allows a request's own origin and the given ones, in the forms of [config.ParseOrigin], or
-// with allowAny every one. The X-Forwarded-Host and -Proto of trustedProxies are believed.
-func New(origins []string, allowAny bool, trustedProxies []netip.Prefix) *Policy {
-	p := &Policy{trustedProxies: slices.Clone(trustedProxies)}
+// with allowAny every one. The X-Forwarded-Host and -Proto of proxies are believed.
+func New(origins []string, allowAny bool, proxies forwarded.Proxies) *Policy {
+	p := &Policy{proxies: proxies}
 	p.Set(origins, allowAny)
 	return p
 }
@@ -94,47 +92,7 @@ func (p *Policy) isOwn(r *http.Request, origin string) bool {
 	if err != nil || asked.Subdomains {
 		return false
 	}
-	scheme, host := "http", r.Host
-	if r.TLS != nil {
-		scheme = "https"
-	}
-	if p.isTrusted(r.RemoteAddr) {
-		scheme = httpScheme(forwarded(r, "X-Forwarded-Proto", scheme))
-		host = forwarded(r, "X-Forwarded-Host", host)
-	}
+	scheme, host := p.proxies.URL(r)
 	own, err := config.ParseOrigin(scheme + "://" + host)
 	return err == nil && !own.Subdomains && own.Host == asked.Host && own.Port == asked.Port
-}
-
-// httpScheme is the scheme that pages have where a proxy tells the WebSocket's (RFC 6455 §3), as Traefik does.
-func httpScheme(scheme string) string {
-	switch strings.ToLower(scheme) {
-	case "ws":
-		return "http"
-	case "wss":
-		return "https"
-	}
-	return scheme
-}
-
-// forwarded reads a header that each proxy appends to: the first value is what the browser's request had.
-func forwarded(r *http.Request, header, otherwise string) string {
-	first, _, _ := strings.Cut(r.Header.Get(header), ",")
-	if first = strings.TrimSpace(first); first != "" {
-		return first
-	}
-	return otherwise
-}
-
-func (p *Policy) isTrusted(remoteAddr string) bool {
-	host, _, err := net.SplitHostPort(remoteAddr)
-	if err != nil {
-		return false
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return false
-	}
-	addr = addr.Unmap().WithZone("")
-	return slices.ContainsFunc(p.trustedProxies, func(proxies netip.Prefix) bool { return proxies.Contains(addr) })
 }
