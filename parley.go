@@ -6,14 +6,18 @@
 package parley
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/parley-chat/parley/config"
+	"github.com/parley-chat/parley/internal/audit"
 	"github.com/parley-chat/parley/internal/auth"
+	"github.com/parley-chat/parley/internal/gate"
 	"github.com/parley-chat/parley/internal/httpapi"
 	"github.com/parley-chat/parley/internal/journal"
 	"github.com/parley-chat/parley/internal/llm"
@@ -27,14 +31,17 @@ import (
 
 // What each floor needs of the one below it, and gets.
 var (
-	_ websocket.Router   = (*router.Router)(nil)
-	_ websocket.Verifier = (*auth.Verifier)(nil)
-	_ websocket.Origins  = (*origin.Policy)(nil)
-	_ router.Verifier    = (*auth.Verifier)(nil)
-	_ httpapi.Verifier   = (*auth.Verifier)(nil)
-	_ httpapi.Models     = (*llm.Pool)(nil)
-	_ httpapi.Eraser     = eraser{}
-	_ session.Models     = (*llm.Pool)(nil)
+	_ gate.Verifier       = (*auth.Verifier)(nil)
+	_ gate.Origins        = (*origin.Policy)(nil)
+	_ websocket.Router    = (*router.Router)(nil)
+	_ router.Verifier     = (*auth.Verifier)(nil)
+	_ router.Audit        = (*audit.Log)(nil)
+	_ httpapi.Models      = (*llm.Pool)(nil)
+	_ httpapi.Sessions    = (*session.Manager)(nil)
+	_ httpapi.Store       = (*retry.Store)(nil)
+	_ httpapi.Connections = (*router.Router)(nil)
+	_ httpapi.Revocations = (*auth.Revocations)(nil)
+	_ session.Models      = (*llm.Pool)(nil)
 )
 
 // ErrForced is returned by [Server.Shutdown] when its context was about to end before all was done: responses were
@@ -43,16 +50,35 @@ var ErrForced = errors.New("the shutdown deadline passed: responses were interru
 
 // Server is a whole Parley.
 type Server struct {
-	cfg      config.Config
-	log      *slog.Logger
-	store    *retry.Store
-	models   *models
-	journal  *journal.Journal
-	sessions *session.Manager
-	router   *router.Router
-	sockets  *websocket.Handler
-	verifier *auth.Verifier
-	metrics  *prometheus.Registry
+	cfg         config.Config
+	log         *slog.Logger
+	opened      closers // what it stands on, in the order in which it was opened
+	store       *retry.Store
+	models      *models
+	journal     *journal.Journal
+	sessions    *session.Manager
+	revocations *auth.Revocations
+	verifier    *auth.Verifier
+	audit       *audit.Log
+	limits      limits
+	origins     *origin.Policy
+	gate        *gate.Gate
+	router      *router.Router
+	sockets     *websocket.Handler
+	metrics     *prometheus.Registry
+}
+
+// closers are what is to be closed at the end: the last opened first.
+type closers []func() error
+
+func (c *closers) add(close func() error) { *c = append(*c, close) }
+
+func (c closers) close() error {
+	var errs []error
+	for _, close := range slices.Backward(c) {
+		errs = append(errs, close())
+	}
+	return errors.Join(errs...)
 }
 
 // New makes a server of a valid configuration and opens its storage. [Server.Shutdown] ends it.
@@ -60,56 +86,107 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	verifier, err := auth.New(cfg.Auth)
-	if err != nil {
-		return nil, err
+	s := &Server{cfg: cfg, log: log}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.opened.close())
 	}
-	models, err := newModels(cfg.LLM, log)
-	if err != nil {
-		return nil, err
-	}
-	keys, err := readKeys(cfg.Storage)
-	if err != nil {
-		return nil, errors.Join(err, models.close())
-	}
-	store, err := openStore(cfg.Storage, keys, log)
-	if err != nil {
-		return nil, errors.Join(err, models.close())
-	}
-	if keys == nil {
-		log.Info("texts are stored as they are: storage.encryption.keyset_file is not set")
-	}
-	events, err := openJournal(cfg.Storage, store.ID(), keys, log)
-	if err != nil {
-		return nil, errors.Join(err, models.close(), store.Close())
-	}
-	s := &Server{cfg: cfg, log: log, store: store, journal: events, models: models, verifier: verifier}
-	s.sessions = session.NewManager(session.Config{
-		CheckpointInterval: cfg.Storage.CheckpointInterval,
-		IdleTimeout:        cfg.Session.IdleTimeout,
-		GracePeriod:        cfg.Session.GracePeriod,
-		CleanupInterval:    cfg.Session.CleanupInterval,
-		WarnThreshold:      cfg.Session.WarnThreshold,
-		MaxResponseTimes:   cfg.Session.MaxResponseTimes,
-		Budget:             newBudget(cfg.LLM.Budget, store),
-		TitleModel:         cfg.LLM.TitleModel,
-		LeaseTimeout:       cfg.Storage.LeaseTimeout,
-		Retention:          cfg.Storage.Retention,
-		UsageRetention:     usageRetention(cfg),
-	}, store, events, models.pool, log)
-	s.router = router.New(router.Config{
-		MaxConnections:        cfg.WebSocket.MaxConnections,
-		MaxConnectionsPerUser: cfg.WebSocket.MaxConnectionsPerUser,
-	}, s.sessions, verifier, log)
-	policy := origin.New(cfg.WebSocket.AllowedOrigins, cfg.WebSocket.AllowAnyOrigin, cfg.Server.TrustedProxies)
-	s.sockets = websocket.New(websocket.Config{
-		MaxMessageBytes: int(cfg.WebSocket.MaxMessageBytes),
-		PingInterval:    cfg.WebSocket.PingInterval,
-		PongTimeout:     cfg.WebSocket.PongTimeout,
-		WriteTimeout:    cfg.WebSocket.WriteTimeout,
-	}, s.router, verifier, policy, log)
-	s.metrics = s.newMetrics()
 	return s, nil
+}
+
+// open opens all that the server stands on, and puts its floors one on top of the other.
+func (s *Server) open() (err error) {
+	if s.models, err = newModels(s.cfg.LLM, s.log); err != nil {
+		return err
+	}
+	s.opened.add(s.models.close)
+	if err := s.openStorage(); err != nil {
+		return err
+	}
+	if err := s.openDoor(); err != nil {
+		return err
+	}
+	s.sessions = session.NewManager(s.sessionConfig(), s.store, s.journal, s.models.pool, s.log)
+	s.router = router.New(router.Config{
+		MaxConnections:           s.cfg.WebSocket.MaxConnections,
+		MaxConnectionsPerUser:    s.cfg.WebSocket.MaxConnectionsPerUser,
+		MaxConnectionsPerAddress: s.cfg.WebSocket.MaxConnectionsPerAddress,
+		Messages:                 s.limits.messages,
+		Audit:                    s.audit,
+		Revoked:                  s.revocations.Revoked,
+	}, s.sessions, s.verifier, s.log)
+	s.revocations.OnChange(s.router.CloseRevoked)
+	s.sockets = websocket.New(websocket.Config{
+		MaxMessageBytes: int(s.cfg.WebSocket.MaxMessageBytes),
+		PingInterval:    s.cfg.WebSocket.PingInterval,
+		PongTimeout:     s.cfg.WebSocket.PongTimeout,
+		WriteTimeout:    s.cfg.WebSocket.WriteTimeout,
+	}, s.router, s.gate, s.log)
+	s.metrics = s.newMetrics()
+	return nil
+}
+
+// openStorage opens the store, and the journal that belongs to it.
+func (s *Server) openStorage() error {
+	keys, err := readKeys(s.cfg.Storage)
+	if err != nil {
+		return err
+	}
+	if s.store, err = openStore(s.cfg.Storage, keys, s.log); err != nil {
+		return err
+	}
+	s.opened.add(s.store.Close)
+	if keys == nil {
+		s.log.Info("texts are stored as they are: storage.encryption.keyset_file is not set")
+	}
+	if s.journal, err = openJournal(s.cfg.Storage, s.store.ID(), keys, s.log); err != nil {
+		return err
+	}
+	s.opened.add(s.journal.Close)
+	return nil
+}
+
+// openDoor makes what decides who gets in, and what of it staff do is remembered.
+func (s *Server) openDoor() (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storageTimeout)
+	defer cancel()
+	if s.revocations, err = auth.NewRevocations(ctx, s.store, s.log); err != nil {
+		return err
+	}
+	s.opened.add(closing(s.revocations.Close))
+	if s.verifier, err = auth.New(s.cfg.Auth, s.revocations, s.log); err != nil {
+		return err
+	}
+	s.opened.add(closing(s.verifier.Close))
+	s.audit = audit.New(s.store, s.log)
+	s.limits = newLimits(s.cfg.RateLimit, s.log)
+	s.opened.add(closing(s.limits.stop))
+	s.origins = origin.New(s.cfg.WebSocket.AllowedOrigins, s.cfg.WebSocket.AllowAnyOrigin, s.cfg.Server.TrustedProxies)
+	s.gate = gate.New(s.cfg.Server.TrustedProxies, s.origins, s.verifier, s.limits.door(), s.log)
+	return nil
+}
+
+// closing makes a closer of what cannot fail.
+func closing(f func()) func() error {
+	return func() error {
+		f()
+		return nil
+	}
+}
+
+func (s *Server) sessionConfig() session.Config {
+	return session.Config{
+		CheckpointInterval: s.cfg.Storage.CheckpointInterval,
+		IdleTimeout:        s.cfg.Session.IdleTimeout,
+		GracePeriod:        s.cfg.Session.GracePeriod,
+		CleanupInterval:    s.cfg.Session.CleanupInterval,
+		WarnThreshold:      s.cfg.Session.WarnThreshold,
+		MaxResponseTimes:   s.cfg.Session.MaxResponseTimes,
+		Budget:             newBudget(s.cfg.LLM.Budget, s.store),
+		TitleModel:         s.cfg.LLM.TitleModel,
+		LeaseTimeout:       s.cfg.Storage.LeaseTimeout,
+		Retention:          s.cfg.Storage.Retention,
+		UsageRetention:     usageRetention(s.cfg),
+	}
 }
 
 // apiMethods are the methods that the HTTP API answers, if only to refuse them. Patterns without a method would not
@@ -122,20 +199,40 @@ var apiMethods = []string{
 func (s *Server) Register(mux *http.ServeMux) {
 	prefix := s.cfg.Server.PathPrefix
 	mux.Handle("GET "+prefix+"/ws", s.sockets)
-	api := http.StripPrefix(prefix, httpapi.New(s.verifier, s.models.pool, eraser{s}, s.log))
+	api := http.StripPrefix(prefix, s.newAPI())
 	for _, method := range apiMethods {
 		mux.Handle(method+" "+prefix+"/api/", api)
 	}
+	mux.Handle("GET "+prefix+"/openapi.json", api)
 	if s.cfg.UI.Enabled {
-		pages := ui.New(ui.Options{
-			FrameAncestors: s.cfg.UI.FrameAncestors,
-			Verify: func(token string) error {
-				_, err := s.verifier.Verify(token)
-				return err
-			},
-		})
-		pages = http.StripPrefix(prefix, pages)
+		pages := http.StripPrefix(prefix, ui.New(ui.Options{FrameAncestors: s.cfg.UI.FrameAncestors, Admit: s.admit}))
 		mux.Handle("GET "+prefix+"/", pages)
 		mux.Handle("POST "+prefix+"/ui/", pages)
 	}
+}
+
+// newAPI makes the HTTP API.
+func (s *Server) newAPI() http.Handler {
+	return httpapi.New(httpapi.Config{
+		PathPrefix:  s.cfg.Server.PathPrefix,
+		Gate:        s.gate,
+		Origins:     s.origins,
+		Models:      s.models.pool,
+		Sessions:    s.sessions,
+		Store:       s.store,
+		Connections: s.router,
+		Revocations: s.revocations,
+		Audit:       s.audit,
+		EraseUser:   s.eraseUser,
+		Log:         s.log,
+	})
+}
+
+// admit lets a request of a user's in, and counts it.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request) error {
+	caller, err := s.gate.Enter(r)
+	if err != nil {
+		return err
+	}
+	return s.gate.Charge(caller, w.Header())
 }

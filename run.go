@@ -23,9 +23,6 @@ const (
 // readGrace is how long connections have to read the end of a response that the shutdown interrupted.
 const readGrace = 250 * time.Millisecond
 
-// originWarningInterval is how often it is said again that the check of origins is off.
-const originWarningInterval = time.Hour
-
 // Run listens on the configured addresses and serves until ctx ends; then it shuts down within the configured time and
 // returns what [Server.Shutdown] does. It calls ready, unless it is nil, with the address of the public listener once
 // that is bound. An address that cannot be listened on is an error at once, and the server is shut down.
@@ -128,27 +125,6 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 	}
 }
 
-// warnOfOpenOrigins says that pages of any origin may connect, where that is so.
-func (s *Server) warnOfOpenOrigins() {
-	if s.cfg.WebSocket.AllowAnyOrigin {
-		s.log.Warn("security: websocket.allow_any_origin is on: any page in the world may connect with its user's token")
-	}
-}
-
-// repeatWarnings says it again from time to time, as long as ctx lasts.
-func (s *Server) repeatWarnings(ctx context.Context) {
-	ticker := time.NewTicker(originWarningInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			s.warnOfOpenOrigins()
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // Shutdown ends the server: no connection and no response begins any more; those in progress may finish until shortly
 // before ctx's deadline, then responses are interrupted and stored, and connections are cut. It returns [ErrForced]
 // where that had to be done.
@@ -195,7 +171,7 @@ func stopListening(ctx context.Context, servers []*http.Server) error {
 // close releases what the server stands on. Nothing uses it any more.
 func (s *Server) close() error {
 	s.sockets.Wait()
-	return errors.Join(s.models.close(), s.journal.Close(), s.store.Close())
+	return s.opened.close()
 }
 
 // beforeDeadline keeps the last second of ctx's time, or half of it, for storing what is interrupted.

@@ -180,17 +180,9 @@ func openJournal(cfg config.Storage, storeID string, keys *seal.Keyset, log *slo
 	return j, nil
 }
 
-// eraser removes what is stored, through the sessions in memory.
-type eraser struct{ server *Server }
-
-// EraseSession implements [httpapi.Eraser].
-func (e eraser) EraseSession(ctx context.Context, userID, sessionID string) error {
-	return e.server.sessions.Erase(ctx, sessionID, chat.EndedByUser, func(s *chat.Session) bool { return s.UserID == userID })
-}
-
-// EraseUser implements [httpapi.Eraser].
-func (e eraser) EraseUser(ctx context.Context, userID string) (sessions int, err error) {
-	return userdata.Erase(ctx, e.server.store, userID, func(ctx context.Context, sessionID string) error {
-		return e.server.sessions.Erase(ctx, sessionID, chat.EndedByAdmin, func(s *chat.Session) bool { return s.UserID == userID })
+// eraseUser removes what is stored of a user, through the sessions in memory.
+func (s *Server) eraseUser(ctx context.Context, userID string) (sessions int, err error) {
+	return userdata.Erase(ctx, s.store, userID, func(ctx context.Context, sessionID string) error {
+		return s.sessions.Erase(ctx, sessionID, chat.EndedByAdmin, func(s *chat.Session) bool { return s.UserID == userID })
 	})
 }

@@ -140,6 +140,9 @@ func configuration(t testing.TB, sections ...string) (dir, path string) {
 		"auth:":    "auth: {jwt_secret: " + secret + "}\n",
 		"storage:": "storage: {sqlite: {path: " + filepath.Join(dir, "parley.db") + "}}\n",
 		"log:":     "log: {level: debug}\n",
+		// Tests are faster than people. Those of the limits set their own.
+		"rate_limit:": "rate_limit: {messages: {limit: 1000000, window: 1m}, requests: {limit: 1000000, window: 1m}, " +
+			"admin: {limit: 900000, window: 1m}, unauthenticated: {limit: 1000000, window: 1m}}\n",
 	} {
 		if !strings.Contains("\n"+own, "\n"+name) {
 			text += "\n" + section

@@ -75,7 +75,8 @@ func dev(cmd *cobra.Command, cfg config.Config) error {
 	if err := os.MkdirAll(filepath.Dir(cfg.Storage.SQLite.Path), 0o700); err != nil {
 		return fmt.Errorf("create the folder of the database: %w", err)
 	}
-	return serve(cmd, cfg, func(addr string) { welcome(cmd.OutOrStdout(), cfg, addr, token) })
+	same := func() (config.Config, error) { return cfg, nil } // nothing is configured that could have changed
+	return serve(cmd, cfg, same, func(addr string) { welcome(cmd.OutOrStdout(), cfg, addr, token) })
 }
 
 // isLoopback reports whether only this machine can reach an address to listen on.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	stdlog "log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync"
@@ -26,35 +27,70 @@ func serveCommand(environ []string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd, cfg, nil)
+			return serve(cmd, cfg, func() (config.Config, error) { return s.load(cmd, config.Default()) }, nil)
 		},
 	}
 	s.addForServing(cmd)
 	return cmd
 }
 
-// serve runs a server until the command's context ends or a signal comes. It calls ready, unless that is nil, with the
-// address of the public listener.
-func serve(cmd *cobra.Command, cfg config.Config, ready func(addr string)) error {
+// serve runs a server until the command's context ends or a signal comes. On SIGHUP it takes what reread gives. It calls
+// ready, unless that is nil, with the address of the public listener.
+func serve(cmd *cobra.Command, cfg config.Config, reread func() (config.Config, error), ready func(addr string)) error {
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
-	log := newLogger(cfg.Log, cmd.ErrOrStderr())
+	hangups := make(chan os.Signal, 1) // from here on none ends the process; those that come early wait
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	log, level := newLogger(cfg.Log, cmd.ErrOrStderr())
 	stdlog.SetFlags(0)
 	stdlog.SetOutput(libraries{log})
 	server, err := parley.New(cfg, log)
 	if err != nil {
 		return err
 	}
+	stopReloading := onEach(hangups, func() { reload(server, reread, log, level) })
+	defer stopReloading()
 	return server.Run(ctx, ready)
 }
 
+// reload has the server take what may change while it runs. A configuration that is not valid changes nothing.
+func reload(server *parley.Server, reread func() (config.Config, error), log *slog.Logger, level *slog.LevelVar) {
+	cfg, err := reread()
+	if err != nil {
+		log.Error("the configuration was not taken over: it is not valid", "error", err)
+		return
+	}
+	level.Set(levelOf(cfg.Log))
+	server.Reload(cfg)
+}
+
+// onEach calls f for each signal that comes, one after another, until stop is called.
+func onEach(signals <-chan os.Signal, f func()) (stop func()) {
+	stopped := make(chan struct{})
+	var calling sync.WaitGroup
+	calling.Go(func() {
+		for {
+			select {
+			case <-signals:
+				f()
+			case <-stopped:
+				return
+			}
+		}
+	})
+	return func() {
+		close(stopped)
+		calling.Wait()
+	}
+}
+
 // untilSignal gives a context that ends with the first SIGINT or SIGTERM; the second one ends the process at once.
-// SIGHUP does nothing meanwhile. stop gives the signals their usual meaning back.
+// stop gives the signals their usual meaning back.
 func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	signal.Ignore(syscall.SIGHUP)
 	stopped := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() {
@@ -72,7 +108,6 @@ func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	})
 	return ctx, func() {
 		signal.Stop(signals)
-		signal.Reset(syscall.SIGHUP)
 		close(stopped)
 		watching.Wait()
 		cancel()

@@ -72,17 +72,22 @@ func lookup(environ []string, name string) string {
 	return found
 }
 
-// newLogger makes a logger of a valid configuration.
-func newLogger(cfg config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
+// newLogger makes a logger of a valid configuration. Its level may be changed later.
+func newLogger(cfg config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(levelOf(cfg))
+	options := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, options)), level
+	}
+	return slog.New(slog.NewJSONHandler(w, options)), level
+}
+
+func levelOf(cfg config.Log) (level slog.Level) {
 	if err := level.UnmarshalText([]byte(cfg.Level)); err != nil {
 		panic(err) // Validate knows the levels
 	}
-	options := &slog.HandlerOptions{Level: level}
-	if cfg.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return level
 }
 
 // libraries is where those libraries write that have no logger of their own, such as net/http's client.

@@ -13,9 +13,6 @@ import (
 func TestR05_4_ASignalEndsTheContext(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		ctx, stop := untilSignal(t.Context())
-		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil { // must not end the process
-			t.Fatal(err)
-		}
 		if err := syscall.Kill(os.Getpid(), s); err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,8 @@ func (s *storageSettings) run(
 	}
 	ctx, stop := untilSignal(cmd.Context())
 	defer stop()
-	err = f(ctx, cfg, newLogger(cfg.Log, cmd.ErrOrStderr()))
+	log, _ := newLogger(cfg.Log, cmd.ErrOrStderr())
+	err = f(ctx, cfg, log)
 	if err != nil && ctx.Err() != nil && cmd.Context().Err() == nil {
 		return errors.New("interrupted: it can be begun again")
 	}

@@ -1,25 +1,27 @@
-// Package httpapi answers what clients ask over plain HTTP, beside their conversation: which models there are, and that
-// what is stored of them be erased.
+// Package httpapi is what users, admins and host applications ask over plain HTTP: conversations beside the WebSocket,
+// and all that staff see and do. It is described by the OpenAPI document that it serves.
+//
+// huma makes the document and checks requests against it; what gets in is the gate's, and what the fields of a body may
+// be is said by the table of the wire's frames.
 package httpapi
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/parley-chat/parley/chat"
-	"github.com/parley-chat/parley/internal/auth"
+	"github.com/parley-chat/parley/internal/audit"
+	"github.com/parley-chat/parley/internal/gate"
 	"github.com/parley-chat/parley/internal/llm"
+	"github.com/parley-chat/parley/internal/router"
+	"github.com/parley-chat/parley/internal/session"
 	"github.com/parley-chat/parley/internal/wire"
 )
-
-// Verifier checks a token and tells whose it is.
-type Verifier interface {
-	Verify(token string) (chat.User, error)
-}
 
 // Models are the models that a user can choose from, in the order in which they are shown.
 type Models interface {
@@ -27,125 +29,144 @@ type Models interface {
 	Default() string // the ID of the one that is used where nobody chose
 }
 
-// Eraser removes what is stored for good, and what is in memory of it.
-type Eraser interface {
-	// EraseSession removes a session of a user's. One that is not is session_not_found.
-	EraseSession(ctx context.Context, userID, sessionID string) error
-
-	// EraseUser removes all of a user's sessions, and what they cost. After an error it may be called again.
-	EraseUser(ctx context.Context, userID string) (sessions int, err error)
+// Sessions are the conversations in memory, and those that can be loaded.
+type Sessions interface {
+	Create(userID, model string, metadata map[string]string) (*session.Session, error)
+	Open(ctx context.Context, id string, may func(*chat.Session) bool) (*session.Session, error)
+	Erase(ctx context.Context, id string, reason chat.EndReason, may func(*chat.Session) bool) error
+	MemoryStats() session.MemoryStats
+	Running() int
 }
 
-// Handler serves everything under /api/, and refuses with problem documents (RFC 9457). What it says is for one user
-// at one moment: nothing of it may be cached.
+// Store is what is stored.
+type Store interface {
+	Session(ctx context.Context, id string) (chat.Session, error)
+	FindSessions(ctx context.Context, filter chat.SessionFilter, order chat.SessionOrder, after chat.SessionPlace, limit int) ([]chat.Session, error)
+	Message(ctx context.Context, sessionID, messageID string) (chat.Message, error)
+	Messages(ctx context.Context, sessionID string, before int64, limit int) ([]chat.Message, error)
+	MessagesFrom(ctx context.Context, sessionID string, after int64, limit int) ([]chat.Message, error)
+	Audit(ctx context.Context, filter chat.AuditFilter, after chat.AuditPlace, limit int) ([]chat.AuditRecord, error)
+	Count(ctx context.Context) (chat.Counts, error)
+}
+
+// Connections are who is connected.
+type Connections interface {
+	List() []router.ConnectionInfo
+	CloseConnections(chosen func(router.ConnectionInfo) bool, reason string) (closed int)
+}
+
+// Revocations are the tokens that are not valid any more.
+type Revocations interface {
+	Revoke(ctx context.Context, r chat.Revocation) error
+}
+
+// Config is what the API stands on.
+type Config struct {
+	PathPrefix  string // told in the OpenAPI document: mount the handler with [http.StripPrefix] under it
+	Version     string // of the server, for the same document
+	Gate        *gate.Gate
+	Origins     gate.Origins
+	Models      Models
+	Sessions    Sessions
+	Store       Store
+	Connections Connections
+	Revocations Revocations
+	Audit       *audit.Log
+	EraseUser   func(ctx context.Context, userID string) (sessions int, err error) // after an error it may be called again
+	Log         *slog.Logger
+}
+
+// Handler serves everything under /api/, and /openapi.json. It refuses with problem documents (RFC 9457). What it says
+// is for one user at one moment: nothing of it may be cached.
 type Handler struct {
-	mux      *http.ServeMux
-	verifier Verifier
-	models   Models
-	eraser   Eraser
-	log      *slog.Logger
+	cfg Config
+	mux *http.ServeMux
+	api huma.API
 }
 
-// New makes a Handler. Mount it with [http.StripPrefix] under a path prefix.
-func New(v Verifier, m Models, e Eraser, log *slog.Logger) *Handler {
-	h := &Handler{mux: http.NewServeMux(), verifier: v, models: m, eraser: e, log: log}
-	h.mux.HandleFunc("GET /api/v1/models", h.forUsers(h.listModels))
-	h.mux.HandleFunc("/api/v1/models", only("GET, HEAD"))
-	h.mux.HandleFunc("DELETE /api/v1/sessions/{id}", h.forUsers(h.eraseSession))
-	h.mux.HandleFunc("/api/v1/sessions/{id}", only("DELETE"))
-	h.mux.HandleFunc("DELETE /api/v1/admin/users/{id}/data", h.forUsers(forAdmins(h.eraseUser)))
-	h.mux.HandleFunc("/api/v1/admin/users/{id}/data", only("DELETE"))
+// New makes a Handler.
+func New(cfg Config) *Handler {
+	h := &Handler{cfg: cfg, mux: http.NewServeMux()}
+	h.api = newHuma(h.mux, cfg.PathPrefix, cfg.Version)
+	h.registerUser()
+	h.registerAdmin()
+	h.refuseOtherMethods()
 	h.mux.HandleFunc("/", notFound)
 	return h
 }
 
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	h.mux.ServeHTTP(w, r)
-}
-
-// userHandler answers a request of a user. What it returns is told as a problem.
-type userHandler func(w http.ResponseWriter, r *http.Request, user chat.User) error
-
-// forUsers lets requests with a valid token through to next.
-func (h *Handler) forUsers(next userHandler) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		user, err := h.authenticate(r)
-		if err == nil {
-			err = next(w, r, user)
-		}
+	header := w.Header()
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'") // it is for no page to show
+	switch {
+	case h.crossOrigin(w, r):
+	case !strings.HasPrefix(r.URL.Path, "/api/"):
+		h.mux.ServeHTTP(w, r)
+	default:
+		caller, err := h.admit(w, r)
 		if err != nil {
-			shown := chat.AsError(err)
-			h.log.Info("request refused", "code", shown.Code, "path", r.URL.Path, "address", r.RemoteAddr, "user", user.ID,
-				"error", err)
-			wire.WriteProblem(w, shown)
+			h.refuse(w, r, caller, err)
+			return
 		}
+		h.mux.ServeHTTP(w, r.WithContext(withCaller(r.Context(), caller)))
 	}
 }
 
-func (h *Handler) authenticate(r *http.Request) (chat.User, error) {
-	if err := auth.RefuseQueryToken(r); err != nil {
-		return chat.User{}, err
-	}
-	token, err := auth.FromRequest(r)
+// admit lets a request in, and counts it.
+func (h *Handler) admit(w http.ResponseWriter, r *http.Request) (gate.Caller, error) {
+	caller, err := h.cfg.Gate.Enter(r)
 	if err != nil {
-		return chat.User{}, err
+		return caller, err
 	}
-	return h.verifier.Verify(token)
+	if !strings.HasPrefix(r.URL.Path, adminPath+"/") {
+		return caller, h.cfg.Gate.Charge(caller, w.Header())
+	}
+	roles := []string{chat.UserRoleAdmin}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		roles = append(roles, chat.UserRoleAgent) // who may look
+	}
+	return caller, h.cfg.Gate.ChargeAdmin(caller, r, w.Header(), roles...)
 }
 
-// forAdmins lets requests of admins through to next.
-func forAdmins(next userHandler) userHandler {
-	return func(w http.ResponseWriter, r *http.Request, user chat.User) error {
-		if !slices.Contains(user.Roles, chat.UserRoleAdmin) {
-			return chat.NewError(chat.CodeForbidden, "this takes the role admin")
-		}
-		return next(w, r, user)
+// crossOrigin lets pages of allowed origins read the answers (CORS, https://fetch.spec.whatwg.org/#http-cors-protocol),
+// and answers the question that browsers ask before: then it reports true. Tokens are no cookies: a page has to hold one
+// to send it.
+func (h *Handler) crossOrigin(w http.ResponseWriter, r *http.Request) (answered bool) {
+	header := w.Header()
+	header.Add("Vary", "Origin")
+	origin := r.Header.Get("Origin")
+	if origin == "" || !h.cfg.Origins.Allowed(r) {
+		return false // the gate refuses it, if it is to be refused
 	}
-}
-
-func (h *Handler) eraseSession(w http.ResponseWriter, r *http.Request, user chat.User) error {
-	if err := h.eraser.EraseSession(r.Context(), user.ID, r.PathValue("id")); err != nil {
-		return err
+	header.Set("Access-Control-Allow-Origin", origin)
+	header.Set("Access-Control-Expose-Headers",
+		"RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, RateLimit-Policy, Retry-After")
+	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
+		return false
 	}
-	h.log.Info("a session was erased", "session", r.PathValue("id"), "user", user.ID)
-	w.Header().Set("Cache-Control", "no-store")
+	header.Set("Access-Control-Allow-Methods", "GET, HEAD, POST, PATCH, DELETE")
+	header.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
+	header.Set("Access-Control-Max-Age", "600")
 	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return true
 }
 
-func (h *Handler) eraseUser(w http.ResponseWriter, r *http.Request, user chat.User) error {
-	n, err := h.eraser.EraseUser(r.Context(), r.PathValue("id"))
-	if err != nil {
-		return err
+// refuse answers with an error, and logs it as what it is: the client's business, or the server's.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, caller gate.Caller, err error) {
+	h.logRefusal(r.Context(), r.Method, r.URL.Path, caller, err)
+	wire.WriteProblem(w, chat.AsError(err))
+}
+
+func (h *Handler) logRefusal(ctx context.Context, method, path string, caller gate.Caller, err error) {
+	shown, level := chat.AsError(err), slog.LevelInfo
+	if shown.Code == chat.CodeInternal || shown.Code == chat.CodeStorageUnavailable {
+		level = slog.LevelError
 	}
-	h.log.Info("a user's data was erased", "of", r.PathValue("id"), "sessions", n, "user", user.ID)
-	answer(w, map[string]any{"sessions": n})
-	return nil
-}
-
-// model is a model as clients see it.
-type model struct {
-	ID      string `json:"id"`
-	Name    string `json:"name"`
-	Default bool   `json:"default,omitempty"`
-}
-
-func (h *Handler) listModels(w http.ResponseWriter, _ *http.Request, _ chat.User) error {
-	defaultID := h.models.Default()
-	items := []model{}
-	for _, m := range h.models.Models() {
-		items = append(items, model{ID: m.ID, Name: cmp.Or(m.Name, m.ID), Default: m.ID == defaultID})
-	}
-	answer(w, map[string]any{"items": items})
-	return nil
-}
-
-func answer(w http.ResponseWriter, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(body) // It fails only where the client has gone.
+	h.cfg.Log.Log(ctx, level, "request refused", "code", shown.Code, "method", method, "path", path,
+		"address", caller.Address.String(), "user", caller.User.ID, "field", shown.Field, "error", err)
 }
 
 func notFound(w http.ResponseWriter, _ *http.Request) {
@@ -153,11 +174,32 @@ func notFound(w http.ResponseWriter, _ *http.Request) {
 		chat.NewError(chat.CodeInvalidRequest, "there is nothing at this address"))
 }
 
-// only refuses what is none of an address's methods.
-func only(methods string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Allow", methods) // RFC 9110 §15.5.6
-		wire.WriteProblemStatus(w, http.StatusMethodNotAllowed,
-			chat.NewError(chat.CodeInvalidRequest, "this address answers "+methods+" only"))
+// refuseOtherMethods has each address say what it answers to, for what it does not (RFC 9110 §15.5.6).
+func (h *Handler) refuseOtherMethods() {
+	for path, item := range h.api.OpenAPI().Paths {
+		var methods []string
+		for method, op := range map[string]*huma.Operation{
+			"GET, HEAD": item.Get, "POST": item.Post, "PATCH": item.Patch, "DELETE": item.Delete,
+		} {
+			if op != nil {
+				methods = append(methods, method)
+			}
+		}
+		slices.Sort(methods)
+		allowed := strings.Join(methods, ", ")
+		h.mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Allow", allowed)
+			wire.WriteProblemStatus(w, http.StatusMethodNotAllowed,
+				chat.NewError(chat.CodeInvalidRequest, "this address answers "+allowed+" only"))
+		})
 	}
 }
+
+type callerKey struct{}
+
+func withCaller(ctx context.Context, c gate.Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// callerOf gives who makes the request.
+func callerOf(ctx context.Context) gate.Caller { return ctx.Value(callerKey{}).(gate.Caller) }

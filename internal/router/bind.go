@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/audit"
 	"github.com/parley-chat/parley/internal/session"
 )
 
@@ -59,6 +60,26 @@ func (r *Router) open(ctx context.Context, c *Connection, cmd chat.OpenSession, 
 		return err
 	}
 	b := &binding{session: s, as: cmd.As}
+	if cmd.As == chat.AsUser {
+		return r.bind(ctx, c, b, cmd, ref)
+	}
+	action, done := audit.ActionObserve, false
+	if cmd.As == chat.AsAgent {
+		action = audit.ActionTakeOver
+	}
+	err = r.audited(ctx, c, action, s, func(ctx context.Context) error {
+		done = true
+		return r.bind(ctx, c, b, cmd, ref)
+	})
+	if !done {
+		s.Release()
+	}
+	return err
+}
+
+// bind binds the connection to a session that it holds, or releases that.
+func (r *Router) bind(ctx context.Context, c *Connection, b *binding, cmd chat.OpenSession, ref string) error {
+	s := b.session
 	if err := r.prepare(ctx, c, b, cmd); err != nil {
 		s.Release()
 		return err

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -27,7 +28,9 @@ const maxAnswers = 16
 // Connection is one client's place in the router: who it is, which session it is bound to, and what it has to be told.
 type Connection struct {
 	id        string
-	address   string
+	address   netip.Addr
+	network   netip.Prefix // the part of the address by which connections are limited
+	since     time.Time
 	userID    string    // the same for the life of the connection
 	transport Transport // set once, by Connect, under outMu
 

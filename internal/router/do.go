@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/audit"
 )
 
 // Do carries out one command of a connection's; ref is the frame's, for the answer. The commands of one connection
@@ -12,6 +13,9 @@ import (
 //
 // An error is for the client, by way of [chat.AsError].
 func (r *Router) Do(ctx context.Context, c *Connection, cmd chat.Command, ref string) error {
+	if err := r.charge(c, cmd); err != nil {
+		return err
+	}
 	if open, ok := cmd.(chat.OpenSession); ok {
 		return r.open(ctx, c, open, ref)
 	}
@@ -34,6 +38,25 @@ func (r *Router) Do(ctx context.Context, c *Connection, cmd chat.Command, ref st
 		return r.refresh(ctx, c, cmd, ref)
 	}
 	return r.doBound(ctx, c, cmd)
+}
+
+// charge counts a command that costs something, of whichever type, against what its user may ask for.
+func (r *Router) charge(c *Connection, cmd chat.Command) error {
+	switch cmd.(type) {
+	case chat.OpenSession, chat.SendMessage, chat.RetryResponse, chat.UpdateSession, chat.RequestHelp:
+	default:
+		return nil
+	}
+	if r.cfg.Messages == nil {
+		return nil
+	}
+	d := r.cfg.Messages.Allow(c.userID)
+	if d.Allowed {
+		return nil
+	}
+	err := chat.NewError(chat.CodeRateLimited, "you are too fast: wait a moment")
+	err.RetryAfter = d.RetryAfter
+	return err
 }
 
 // doBound carries out a command that needs a session.
@@ -60,11 +83,12 @@ func (r *Router) doBound(ctx context.Context, c *Connection, cmd chat.Command) e
 	case chat.UpdateSession:
 		return b.session.Update(ctx, cmd.Title, cmd.Model)
 	case chat.EndSession:
-		reason := chat.EndedByUser
-		if b.as == chat.AsAgent {
-			reason = chat.EndedByAdmin
+		if b.as == chat.AsUser {
+			return b.session.End(ctx, chat.EndedByUser)
 		}
-		return b.session.End(ctx, reason)
+		return r.audited(ctx, c, audit.ActionEndSession, b.session, func(ctx context.Context) error {
+			return b.session.End(ctx, chat.EndedByAdmin)
+		})
 	case chat.RequestHelp:
 		return b.session.RequestHelp(ctx, cmd.Reason)
 	case chat.SetTyping:
@@ -138,6 +162,7 @@ func (r *Router) refresh(ctx context.Context, c *Connection, cmd chat.RefreshAut
 		return chat.NewError(chat.CodeForbidden, "the token is another user's")
 	}
 	c.setUser(user)
+	r.closeIfRevoked(c) // it may have been since the token was checked
 	if b := c.bound; b != nil && b.as != chat.AsUser && !user.IsStaff() {
 		r.leave(c, nil)
 		c.enqueue(ctx, answer{unbind: true})

@@ -3,6 +3,7 @@ package router
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"runtime"
 	"strings"
@@ -98,7 +99,7 @@ func crowd(t *testing.T, n int) (*Router, []*Connection) {
 	t.Cleanup(r.stopTakeovers)
 	var all []*Connection
 	for range n {
-		c, err := r.Admit(chat.User{ID: "alice"}, "")
+		c, err := r.Admit(chat.User{ID: "alice"}, netip.Addr{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,17 +110,17 @@ func crowd(t *testing.T, n int) (*Router, []*Connection) {
 
 func TestR14_1_WhoRegistersDuringANotificationWaits(t *testing.T) {
 	r, all := crowd(t, 3)
-	leaving, err := r.Admit(chat.User{ID: "carol"}, "")
+	leaving, err := r.Admit(chat.User{ID: "carol"}, netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range all {
 		c.outMu.Lock() // the notification stands still at the first one
 	}
-	notified := begin(func() { _, _ = r.Admit(chat.User{ID: "alice"}, "") })
+	notified := begin(func() { _, _ = r.Admit(chat.User{ID: "alice"}, netip.Addr{}) })
 	blocked(t, 1, "sync.Mutex.Lock", notified)
 	registered := begin(func() {
-		if _, err := r.Admit(chat.User{ID: "bob"}, ""); err != nil {
+		if _, err := r.Admit(chat.User{ID: "bob"}, netip.Addr{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -142,7 +143,7 @@ func TestR14_2_TheLockIsHeldToTheEndOfTheNotification(t *testing.T) {
 	for _, c := range all {
 		c.outMu.Lock()
 	}
-	notified := begin(func() { _, _ = r.Admit(chat.User{ID: "alice"}, "") })
+	notified := begin(func() { _, _ = r.Admit(chat.User{ID: "alice"}, netip.Addr{}) })
 	blocked(t, 1, "sync.Mutex.Lock", notified)
 	for i, c := range all {
 		if r.mu.TryLock() {
@@ -160,11 +161,11 @@ func TestR14_2_TheLockIsHeldToTheEndOfTheNotification(t *testing.T) {
 
 func TestR14_3_EveryConnectionOfTheUserIsNotifiedOnce(t *testing.T) {
 	r, all := crowd(t, 5)
-	other, err := r.Admit(chat.User{ID: "bob"}, "")
+	other, err := r.Admit(chat.User{ID: "bob"}, netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Admit(chat.User{ID: "alice"}, ""); err == nil {
+	if _, err := r.Admit(chat.User{ID: "alice"}, netip.Addr{}); err == nil {
 		t.Fatal("there is no limit")
 	}
 	want := fmt.Sprint([]chat.Notice{chat.ConnectionLimit{Limit: 5, Current: 5}})
@@ -190,7 +191,7 @@ func TestR14_5_NotificationsBesideReadersAndTheEndOfConnections(t *testing.T) {
 		})
 		wg.Go(func() {
 			for range 200 {
-				if extra, err := r.Admit(chat.User{ID: "alice"}, ""); err == nil {
+				if extra, err := r.Admit(chat.User{ID: "alice"}, netip.Addr{}); err == nil {
 					r.Disconnect(extra)
 				}
 				r.Connections()

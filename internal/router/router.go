@@ -5,10 +5,13 @@ package router
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/forwarded"
+	"github.com/parley-chat/parley/internal/ratelimit"
 	"github.com/parley-chat/parley/internal/session"
 )
 
@@ -16,6 +19,7 @@ import (
 const (
 	CloseRestart      = 1012
 	CloseTokenExpired = 4401
+	CloseForbidden    = 4403
 	CloseReplaced     = 4409
 	CloseSessionEnded = 4410
 )
@@ -28,10 +32,19 @@ type Verifier interface {
 	Verify(token string) (chat.User, error)
 }
 
-// Config limits the connections. 0 means no limit.
+// Config is what connections are limited by, and who is told of what staff do. A zero field means none.
 type Config struct {
-	MaxConnections        int
-	MaxConnectionsPerUser int
+	MaxConnections           int
+	MaxConnectionsPerUser    int
+	MaxConnectionsPerAddress int                        // of an address's network: see [forwarded.Network]
+	Messages                 *ratelimit.Limiter[string] // of each user's commands that cost something
+	Audit                    Audit                      // of what staff do
+	Revoked                  func(chat.User) bool       // whether a user's token was revoked
+}
+
+// Audit keeps a record of an action of staff, and carries it out: see [audit.Log.Do].
+type Audit interface {
+	Do(ctx context.Context, record chat.AuditRecord, action func(context.Context) error) error
 }
 
 // Router is the meeting place of connections and sessions.
@@ -44,6 +57,7 @@ type Router struct {
 	mu       sync.Mutex                          // guards the fields below
 	slots    int                                 // connections and upgrades under way
 	users    map[string]map[*Connection]struct{} // who has them, by user ID
+	networks map[netip.Prefix]int                // how many of the slots each network has
 	rooms    map[string]*room                    // by session ID
 	draining bool
 	closed   bool
@@ -58,7 +72,8 @@ type Router struct {
 func New(cfg Config, sessions *session.Manager, verifier Verifier, log *slog.Logger) *Router {
 	r := &Router{
 		cfg: cfg, sessions: sessions, verifier: verifier, log: log,
-		users: make(map[string]map[*Connection]struct{}), rooms: make(map[string]*room), changed: make(chan struct{}),
+		users: make(map[string]map[*Connection]struct{}), networks: make(map[netip.Prefix]int),
+		rooms: make(map[string]*room), changed: make(chan struct{}),
 	}
 	r.takeoverCtx, r.stopTakeovers = context.WithCancel(context.Background())
 	return r
@@ -67,7 +82,8 @@ func New(cfg Config, sessions *session.Manager, verifier Verifier, log *slog.Log
 // Admit takes a slot for a connection of the user's, before its upgrade. Either [Router.Connect] follows, or
 // [Router.Disconnect] gives the slot back. Over a limit it is connection_limit, and the user's other connections are
 // told; while the server drains it is server_draining.
-func (r *Router) Admit(user chat.User, address string) (*Connection, error) {
+func (r *Router) Admit(user chat.User, address netip.Addr) (*Connection, error) {
+	network := forwarded.Network(address)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.draining {
@@ -80,10 +96,15 @@ func (r *Router) Admit(user chat.User, address string) (*Connection, error) {
 		r.notifyConnectionLimit(user.ID, most)
 		return nil, chat.NewError(chat.CodeConnectionLimit, "you have too many connections open")
 	}
+	if most := r.cfg.MaxConnectionsPerAddress; most > 0 && r.networks[network] >= most {
+		return nil, chat.NewError(chat.CodeConnectionLimit, "there are too many connections from your address")
+	}
 	c := &Connection{
-		id: chat.NewID(), address: address, userID: user.ID, user: user, space: make(chan struct{}, 1),
+		id: chat.NewID(), address: address, network: network, since: chat.Now(), userID: user.ID, user: user,
+		space: make(chan struct{}, 1),
 	}
 	r.slots++
+	r.networks[network]++
 	if r.users[user.ID] == nil {
 		r.users[user.ID] = make(map[*Connection]struct{})
 	}
@@ -116,6 +137,7 @@ func (r *Router) Connect(c *Connection, t Transport) {
 	case draining:
 		r.sendAway(c)
 	}
+	r.closeIfRevoked(c) // it may have been since its token was checked
 	t.Wake()
 }
 
@@ -127,6 +149,9 @@ func (r *Router) Disconnect(c *Connection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.slots--
+	if r.networks[c.network]--; r.networks[c.network] == 0 {
+		delete(r.networks, c.network)
+	}
 	if delete(r.users[c.userID], c); len(r.users[c.userID]) == 0 {
 		delete(r.users, c.userID)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,7 +114,7 @@ func (h *house) connect(token string) *peer {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	conn, err := h.Admit(user, "192.0.2.1")
+	conn, err := h.Admit(user, netip.MustParseAddr("192.0.2.1"))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -343,16 +344,16 @@ func TestTwoConnectionsThatSwapSessionsEnd(t *testing.T) {
 func TestLimitOfConnections(t *testing.T) {
 	test(t, router.Config{MaxConnections: 3, MaxConnectionsPerUser: 2}, func(t *testing.T, h *house) {
 		a, b := h.connect("alice"), h.connect("alice")
-		_, err := h.Admit(chat.User{ID: "alice"}, "")
+		_, err := h.Admit(chat.User{ID: "alice"}, netip.Addr{})
 		refused(t, err, chat.CodeConnectionLimit)
 		a.expect("ConnectionLimit")
 		b.expect("ConnectionLimit")
 		c := h.connect("bob")
-		_, err = h.Admit(chat.User{ID: "carol"}, "")
+		_, err = h.Admit(chat.User{ID: "carol"}, netip.Addr{})
 		refused(t, err, chat.CodeConnectionLimit)
 		c.expect("")
 		a.hangUp()
-		carol, err := h.Admit(chat.User{ID: "carol"}, "")
+		carol, err := h.Admit(chat.User{ID: "carol"}, netip.Addr{})
 		if err != nil {
 			t.Fatalf("a slot that was given back is not free: %v", err)
 		}
@@ -369,7 +370,7 @@ func TestR14_4_NoticesWhileConnectionsComeAndGo(t *testing.T) {
 		for range 8 {
 			wg.Go(func() {
 				for range 50 {
-					if c, err := h.Admit(chat.User{ID: "alice", ExpiresAt: time.Now().Add(time.Hour)}, ""); err == nil {
+					if c, err := h.Admit(chat.User{ID: "alice", ExpiresAt: time.Now().Add(time.Hour)}, netip.Addr{}); err == nil {
 						p := newPeer(h, c)
 						h.Connect(c, p)
 						go p.write()
@@ -510,7 +511,7 @@ func TestDrain(t *testing.T) {
 		if busy.code() != 0 {
 			t.Errorf("the busy connection is closed with %d", busy.code())
 		}
-		_, err := h.Admit(chat.User{ID: "carol"}, "")
+		_, err := h.Admit(chat.User{ID: "carol"}, netip.Addr{})
 		refused(t, err, chat.CodeServerDraining)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

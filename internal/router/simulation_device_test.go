@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -70,7 +71,7 @@ func (d *device) dial() bool {
 	if err != nil {
 		panic(err)
 	}
-	conn, err := d.w.Admit(user, "192.0.2.1")
+	conn, err := d.w.Admit(user, netip.MustParseAddr("192.0.2.1"))
 	if err != nil {
 		if chat.AsError(err).Code != chat.CodeConnectionLimit {
 			d.w.fail(nil, "%s: admitting gives %v", d.name, err)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,6 +18,7 @@ import (
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
 
+	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/ui"
 )
 
@@ -69,9 +69,9 @@ func newFakeServer(t *testing.T, answer func(turn *fakeTurn, question string)) *
 	// Everything stands below a prefix: a page with an absolute URL in it would not work.
 	mux.HandleFunc("GET /chat/ws", s.serveWebSocket)
 	mux.HandleFunc("GET /chat/api/v1/models", s.serveModels)
-	mux.Handle("/chat/", http.StripPrefix("/chat", ui.New(ui.Options{Verify: func(token string) error {
-		if strings.HasPrefix(token, "expired.") {
-			return errors.New("expired")
+	mux.Handle("/chat/", http.StripPrefix("/chat", ui.New(ui.Options{Admit: func(_ http.ResponseWriter, r *http.Request) error {
+		if strings.HasPrefix(r.Header.Get("Authorization"), "Bearer expired.") {
+			return chat.NewError(chat.CodeUnauthenticated, "expired")
 		}
 		return nil
 	}})))

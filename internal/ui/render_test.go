@@ -86,14 +86,16 @@ func TestRenderKeepsTheOrderOfTexts(t *testing.T) {
 }
 
 func TestRenderRefuses(t *testing.T) {
-	h := ui.New(ui.Options{Verify: func(token string) error {
-		switch token {
+	h := ui.New(ui.Options{Admit: func(_ http.ResponseWriter, r *http.Request) error {
+		switch r.Header.Get("Authorization") {
 		case "good":
 			return nil
 		case "busy":
 			return &chat.Error{Code: chat.CodeRateLimited, Message: "too many", RetryAfter: 1}
+		case "lost":
+			return http.ErrNoCookie
 		}
-		return http.ErrNoCookie
+		return chat.NewError(chat.CodeUnauthenticated, "who are you?")
 	}})
 	many := `{"texts":[` + strings.Repeat(`"",`, 200) + `""]}`
 	for name, c := range map[string]struct {
@@ -101,15 +103,13 @@ func TestRenderRefuses(t *testing.T) {
 		status              int
 		code                chat.Code
 	}{
-		"no token":        {"", `{"texts":[]}`, 401, chat.CodeUnauthenticated},
-		"bad token":       {"Bearer bad", `{"texts":[]}`, 401, chat.CodeUnauthenticated},
-		"other scheme":    {"Basic good", `{"texts":[]}`, 401, chat.CodeUnauthenticated},
-		"rate limit":      {"Bearer busy", `{"texts":[]}`, 429, chat.CodeRateLimited},
-		"no JSON":         {"Bearer good", `texts`, 400, chat.CodeInvalidJSON},
-		"no strings":      {"bearer good", `{"texts":[1]}`, 400, chat.CodeInvalidJSON},
-		"too many":        {"Bearer good", many, 400, chat.CodeInvalidRequest},
-		"too large":       {"Bearer good", `{"texts":["` + strings.Repeat("a", 1<<20) + `"]}`, 413, chat.CodeMessageTooLarge},
-		"token is spaced": {"Bearer  good", `{`, 400, chat.CodeInvalidJSON},
+		"no token":   {"", `{"texts":[]}`, 401, chat.CodeUnauthenticated},
+		"rate limit": {"busy", `{"texts":[]}`, 429, chat.CodeRateLimited},
+		"a fault":    {"lost", `{"texts":[]}`, 500, chat.CodeInternal},
+		"no JSON":    {"good", `texts`, 400, chat.CodeInvalidJSON},
+		"no strings": {"good", `{"texts":[1]}`, 400, chat.CodeInvalidJSON},
+		"too many":   {"good", many, 400, chat.CodeInvalidRequest},
+		"too large":  {"good", `{"texts":["` + strings.Repeat("a", 1<<20) + `"]}`, 413, chat.CodeMessageTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			response := postRender(h, c.authorization, c.body)

@@ -26,9 +26,8 @@ type Options struct {
 	// FrameAncestors are the origins that may show the page in a frame. Empty: none.
 	FrameAncestors []string
 
-	// Verify checks the bearer token of a rendering request; it is required. A [chat.Error] it returns is shown to the
-	// client; any other error means that the token is not valid.
-	Verify func(token string) error
+	// Admit lets a rendering request in, or says why not; it is required. It may set headers of the answer.
+	Admit func(w http.ResponseWriter, r *http.Request) error
 }
 
 // New returns the handler of the page. It serves / and everything under /ui/; mount it with [http.StripPrefix] under
@@ -55,7 +54,7 @@ func New(options Options) http.Handler {
 	if err != nil {
 		panic(fmt.Sprintf("ui: %v", err))
 	}
-	mux.Handle("POST /ui/render", newRenderHandler(options.Verify))
+	mux.Handle("POST /ui/render", newRenderHandler(options.Admit))
 	return secure(options.FrameAncestors, mux)
 }
 

@@ -1,7 +1,6 @@
 package ui_test
 
 import (
-	"errors"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -10,13 +9,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/ui"
 )
 
 func handler(ancestors ...string) http.Handler {
-	return ui.New(ui.Options{FrameAncestors: ancestors, Verify: func(token string) error {
-		if token != "good" {
-			return errors.New("bad token")
+	return ui.New(ui.Options{FrameAncestors: ancestors, Admit: func(_ http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("Authorization") != "Bearer good" {
+			return chat.NewError(chat.CodeUnauthenticated, "bad token")
 		}
 		return nil
 	}})

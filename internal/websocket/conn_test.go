@@ -9,7 +9,7 @@ import (
 	"iter"
 	"log/slog"
 	"net"
-	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -48,10 +48,6 @@ func (verifier) Verify(token string) (chat.User, error) {
 	return chat.User{ID: token, ExpiresAt: time.Now().Add(24 * time.Hour)}, nil
 }
 
-type anyOrigin struct{}
-
-func (anyOrigin) Allowed(*http.Request) bool { return true }
-
 // house is a Handler with all that stands under it.
 type house struct {
 	*Handler
@@ -77,7 +73,7 @@ func newHouse(t testing.TB) *house {
 	h.router = router.New(router.Config{}, h.sessions, verifier{}, log)
 	h.Handler = New(Config{
 		MaxMessageBytes: 1000, PingInterval: 25 * time.Second, PongTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second,
-	}, h.router, verifier{}, anyOrigin{}, log)
+	}, h.router, nil, log) // no request comes through the gate here
 	return h
 }
 
@@ -96,7 +92,7 @@ type peer struct {
 
 func (h *house) connect(t *testing.T) *peer {
 	t.Helper()
-	client, err := h.router.Admit(chat.User{ID: "alice", ExpiresAt: time.Now().Add(24 * time.Hour)}, "")
+	client, err := h.router.Admit(chat.User{ID: "alice", ExpiresAt: time.Now().Add(24 * time.Hour)}, netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}

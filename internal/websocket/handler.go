@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/auth"
+	"github.com/parley-chat/parley/internal/gate"
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/wire"
 )
@@ -29,20 +31,10 @@ const Subprotocol = "parley.v1"
 // Router is what the handler needs of the router.
 type Router interface {
 	Draining() bool
-	Admit(user chat.User, address string) (*router.Connection, error)
+	Admit(user chat.User, address netip.Addr) (*router.Connection, error)
 	Connect(c *router.Connection, t router.Transport)
 	Disconnect(c *router.Connection)
 	Do(ctx context.Context, c *router.Connection, cmd chat.Command, ref string) error
-}
-
-// Verifier checks a token and tells whose it is.
-type Verifier interface {
-	Verify(token string) (chat.User, error)
-}
-
-// Origins says which cross-origin requests are let in.
-type Origins interface {
-	Allowed(r *http.Request) bool
 }
 
 // Config is how connections behave. All are positive.
@@ -55,18 +47,17 @@ type Config struct {
 
 // Handler upgrades requests to connections of the router.
 type Handler struct {
-	cfg      Config
-	router   Router
-	verifier Verifier
-	origins  Origins
-	log      *slog.Logger
+	cfg    Config
+	router Router
+	gate   *gate.Gate
+	log    *slog.Logger
 
 	connections sync.WaitGroup
 }
 
-// New makes a Handler.
-func New(cfg Config, r Router, v Verifier, o Origins, log *slog.Logger) *Handler {
-	return &Handler{cfg: cfg, router: r, verifier: v, origins: o, log: log}
+// New makes a Handler, for what the gate lets in.
+func New(cfg Config, r Router, g *gate.Gate, log *slog.Logger) *Handler {
+	return &Handler{cfg: cfg, router: r, gate: g, log: log}
 }
 
 // Wait waits until the last goroutine of the last connection has ended. No request may come meanwhile.
@@ -75,10 +66,10 @@ func (h *Handler) Wait() { h.connections.Wait() }
 // ServeHTTP admits the request or refuses it with a problem document, and upgrades it. The connection lives on when it
 // returns, so that nothing of the HTTP request stays in memory.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	client, err := h.admit(r)
+	client, err := h.admit(w, r)
 	if err != nil {
 		shown := chat.AsError(err)
-		h.log.Info("connection refused", "code", shown.Code, "address", r.RemoteAddr, "error", err)
+		h.log.Info("connection refused", "code", shown.Code, "address", h.gate.Address(r).String(), "error", err)
 		w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455 §4.4: what would be understood
 		wire.WriteProblem(w, shown)
 		return
@@ -86,7 +77,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn, buffered, err := h.upgrade(w, r)
 	if err != nil {
 		h.router.Disconnect(client)
-		h.log.Info("upgrade failed", "address", r.RemoteAddr, "error", err)
+		h.log.Info("upgrade failed", "address", h.gate.Address(r).String(), "error", err)
 		return
 	}
 	c := newConn(h, conn, client, buffered)
@@ -94,28 +85,24 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // admit checks the request in the protocol's order; on success it holds a slot.
-func (h *Handler) admit(r *http.Request) (*router.Connection, error) {
+func (h *Handler) admit(w http.ResponseWriter, r *http.Request) (*router.Connection, error) {
 	if err := auth.RefuseQueryToken(r); err != nil {
 		return nil, err
 	}
 	if h.router.Draining() {
 		return nil, chat.NewError(chat.CodeServerDraining, "the server is about to restart")
 	}
-	if !h.origins.Allowed(r) {
-		return nil, chat.NewError(chat.CodeOriginForbidden, "pages of this origin may not connect")
-	}
-	token, err := auth.FromRequest(r)
+	caller, err := h.gate.Enter(r)
 	if err != nil {
 		return nil, err
 	}
-	user, err := h.verifier.Verify(token)
-	if err != nil {
+	if err := h.gate.Charge(caller, w.Header()); err != nil {
 		return nil, err
 	}
 	if err := checkHandshake(r); err != nil {
 		return nil, err
 	}
-	return h.router.Admit(user, r.RemoteAddr)
+	return h.router.Admit(caller.User, caller.Address)
 }
 
 // checkHandshake refuses what is no opening handshake (RFC 6455 §4.2.1), and a client that offers subprotocols but not

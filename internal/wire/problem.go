@@ -35,9 +35,12 @@ func WriteProblemStatus(w http.ResponseWriter, status int, e *chat.Error) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	// A failed write means that the client has gone; there is nobody left to tell.
-	_ = json.NewEncoder(w).Encode(Problem{
-		Title: http.StatusText(status), Status: status, Detail: e.Message, Code: e.Code, Field: e.Field,
-	})
+	_ = json.NewEncoder(w).Encode(NewProblem(status, e))
+}
+
+// NewProblem gives the document for e under a status.
+func NewProblem(status int, e *chat.Error) Problem {
+	return Problem{Title: http.StatusText(status), Status: status, Detail: e.Message, Code: e.Code, Field: e.Field}
 }
 
 // HTTPStatus gives the HTTP status for an error code.
