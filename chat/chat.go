@@ -88,7 +88,7 @@ type Session struct {
 	Metadata      map[string]string
 	ResponseTimes []ResponseTime // of the latest responses, oldest first
 	Usage         Usage          // of all responses together
-	Messages      int64          // how many messages have a place in the log up to LogEnd
+	Messages      int64          // how many messages have a place in the log up to LogEnd; once it has ended, in all of it
 
 	// ProviderStates holds, by the provider's ID, what each wants to be kept with the session: see [Chunk].
 	ProviderStates map[string]string

@@ -19,17 +19,10 @@ type Place struct {
 	Seq       int64 // above 0
 }
 
-// SessionCursor is a place in the list of a user's sessions: that of the session with these. The zero one stands before
-// all.
-type SessionCursor struct {
-	LastActiveAt time.Time
-	ID           string
-}
-
 // Counts is how much a [Store] holds.
 type Counts struct{ Sessions, Messages, Usage int64 }
 
-// Store keeps sessions, their messages, and what responses cost. All methods are safe for concurrent use, and are
+// Store keeps sessions, their messages, what responses cost, and what staff did. All methods are safe for concurrent use, and are
 // durable when they return without error. Times are kept to the millisecond, and an [Error] without its cause. The
 // contract suite is internal/store/storetest.
 //
@@ -75,6 +68,10 @@ type Store interface {
 	// Seq are left out. An unknown session is empty, not an error; so is a limit of 0 or less.
 	MessagesAfter(ctx context.Context, sessionID string, seq int64, limit int) ([]Message, error)
 
+	// MessagesFrom returns the first limit messages with an N above after, in ascending order of N, whatever their status
+	// and whether they have a Seq. An unknown session is empty, not an error; so is a limit of 0 or less.
+	MessagesFrom(ctx context.Context, sessionID string, after int64, limit int) ([]Message, error)
+
 	// AddUsage stores what a response cost. Where it has a record of that response already, nothing is done. The session
 	// need not exist any more.
 	AddUsage(ctx context.Context, record UsageRecord) error
@@ -87,9 +84,11 @@ type Store interface {
 	// means from the beginning. A limit of 0 or less gives none.
 	SessionsAfter(ctx context.Context, id string, limit int) ([]Session, error)
 
-	// UserSessions returns the first limit of a user's sessions that come after a place, the latest active first and,
-	// where two are alike in that, the one with the higher ID. An unknown user has none; a limit of 0 or less gives none.
-	UserSessions(ctx context.Context, userID string, after SessionCursor, limit int) ([]Session, error)
+	// FindSessions returns the first limit sessions that the filter chooses and that come after a place, in an order:
+	// those alike in what it is by come in the order of their IDs, both rising or both falling. The zero place is the
+	// beginning; times count to the millisecond; an unknown order is that by last activity. A limit of 0 or less gives
+	// none. Where sessions change meanwhile, one that moves may be seen twice, or not at all.
+	FindSessions(ctx context.Context, filter SessionFilter, order SessionOrder, after SessionPlace, limit int) ([]Session, error)
 
 	// IdleSessions returns the IDs of up to limit sessions, those longest idle first, whose LastActiveAt lies before a
 	// time, whatever their status.
@@ -119,6 +118,25 @@ type Store interface {
 	// ResealMessage replaces Text, Reasoning and Sealed of a message, where these are still as in old. ErrStale: they
 	// are not, or the message is not there, and nothing was changed.
 	ResealMessage(ctx context.Context, sessionID string, old, sealed Message) error
+
+	// AddRevocation stores a revocation. There is one for each UserID and TokenID: where it is there already, the later At
+	// counts, and the later Until, of which the zero one is the latest. The user need not be known.
+	AddRevocation(ctx context.Context, revocation Revocation) error
+
+	// Revocations returns all revocations, in ascending order of the UserID, then the TokenID.
+	Revocations(ctx context.Context) ([]Revocation, error)
+
+	// DeleteRevocations removes the revocations with an Until that lies before a time; one without stays.
+	DeleteRevocations(ctx context.Context, before time.Time) error
+
+	// PutAudit stores an audit record. Where there is one of its ID already, only its Outcome is replaced, and by an empty
+	// one not even that: so the record of an action's beginning, should it come late, does not undo that of its end.
+	PutAudit(ctx context.Context, record AuditRecord) error
+
+	// Audit returns the first limit audit records that the filter chooses and that come after a place, the latest first
+	// and, where two are of the same millisecond, the one with the higher ID. The zero place is the beginning; a limit of
+	// 0 or less gives none.
+	Audit(ctx context.Context, filter AuditFilter, after AuditPlace, limit int) ([]AuditRecord, error)
 
 	// RenewLease says that an owner of claims is alive, and returns a beat for each other one that has said so and did
 	// not end its lease. A beat that has changed shows that its owner was alive in between; who is not there is not

@@ -273,6 +273,16 @@ func (l *eventLog) shownOf(it *item) chat.Message {
 	return m
 }
 
+// count tells how many messages have their place after a seq and up to another.
+func (l *eventLog) count(after, upTo int64) (n int64) {
+	for _, m := range l.messages {
+		if m.last > after && m.last <= upTo {
+			n++
+		}
+	}
+	return n
+}
+
 // history gives the messages in the order of the log, as far as they go. Their numbers may have another order: a
 // message whose first attempt to be stored was lost has the number of that.
 func (l *eventLog) history() []chat.Message {

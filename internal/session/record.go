@@ -251,7 +251,8 @@ func (s *Session) adopt(draft chat.Session, places []chat.Place, err error) {
 		return // as the store says
 	}
 	if err != nil {
-		draft.LogEnd, draft.Changed, draft.Usage = s.record.LogEnd, s.record.Changed, s.record.Usage
+		draft.LogEnd, draft.Changed = s.record.LogEnd, s.record.Changed
+		draft.Usage, draft.Messages = s.record.Usage, s.record.Messages
 	} else {
 		s.log.placed(places)
 		s.journal.Stored(draft.LogEnd)
@@ -271,8 +272,9 @@ func (s *Session) unstored(edit func(*chat.Session)) (draft chat.Session, places
 	}
 	draft.LogEnd = max(s.record.LogEnd, s.log.storable())
 	draft.Changed = max(s.record.Changed, s.log.lastChange(draft.LogEnd))
-	// The sum is always that of the responses up to LogEnd: so none is missing, or there twice, after a crash.
+	// The sums are always those of the messages up to LogEnd: so none is missing, or there twice, after a crash.
 	draft.Usage = draft.Usage.Add(s.log.usage(s.record.LogEnd, draft.LogEnd)).Add(s.owed)
+	draft.Messages += s.log.count(s.record.LogEnd, draft.LogEnd)
 	draft.ProviderStates = s.states
 	if s.lastMessage.After(draft.LastActiveAt) {
 		draft.LastActiveAt = s.lastMessage
@@ -350,6 +352,7 @@ func (s *Session) end(ctx context.Context, reason chat.EndReason, pending []<-ch
 	s.mu.RLock()
 	draft := s.record
 	draft.Usage = draft.Usage.Add(s.log.usage(draft.LogEnd, s.log.end)).Add(s.owed)
+	draft.Messages += s.log.count(draft.LogEnd, s.log.end)
 	s.mu.RUnlock()
 	draft.Status, draft.EndReason = chat.SessionStatusEnded, reason
 	draft.AssistedBy, draft.LastActiveAt = nil, chat.Now()

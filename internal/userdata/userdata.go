@@ -53,9 +53,9 @@ type Counts struct{ Sessions, Messages, Usage int64 }
 func Export(ctx context.Context, store chat.Store, userID string, w io.Writer) (n Counts, err error) {
 	out := json.NewEncoder(w)
 	out.SetEscapeHTML(false)
-	var after chat.SessionCursor
+	var after chat.SessionPlace
 	for {
-		page, err := store.UserSessions(ctx, userID, after, pageSize)
+		page, err := sessionsOf(ctx, store, userID, after)
 		if err != nil {
 			return n, err
 		}
@@ -66,7 +66,7 @@ func Export(ctx context.Context, store chat.Store, userID string, w io.Writer) (
 			if err := exportSession(ctx, store, s, out, &n); err != nil {
 				return n, fmt.Errorf("session %s: %w", s.ID, err)
 			}
-			after = chat.SessionCursor{LastActiveAt: s.LastActiveAt, ID: s.ID}
+			after = latestFirst.Place(&s)
 		}
 	}
 	for last := (chat.UsageRecord{}); ; {
@@ -83,6 +83,13 @@ func Export(ctx context.Context, store chat.Store, userID string, w io.Writer) (
 			}
 		}
 	}
+}
+
+var latestFirst = chat.SessionOrder{By: chat.SortByLastActive, Descending: true}
+
+// sessionsOf gives a page of a user's sessions, which come after a place.
+func sessionsOf(ctx context.Context, store chat.Store, userID string, after chat.SessionPlace) ([]chat.Session, error) {
+	return store.FindSessions(ctx, chat.SessionFilter{UserID: userID}, latestFirst, after, pageSize)
 }
 
 func exportSession(ctx context.Context, store chat.Store, s chat.Session, out *json.Encoder, n *Counts) error {
@@ -105,13 +112,14 @@ func exportSession(ctx context.Context, store chat.Store, s chat.Session, out *j
 	}
 }
 
-// Erase removes all that a store has of a user: the sessions, each by remove, and what responses cost. After an error it
+// Erase removes what a user has left in a store: the sessions, each by remove, and what responses cost. What was done
+// about the user stays: the revocations, without which a token would be valid again, and the audit records. After an error it
 // can be called again.
 func Erase(
 	ctx context.Context, store chat.Store, userID string, remove func(ctx context.Context, sessionID string) error,
 ) (sessions int, err error) {
 	for {
-		page, err := store.UserSessions(ctx, userID, chat.SessionCursor{}, pageSize)
+		page, err := sessionsOf(ctx, store, userID, chat.SessionPlace{})
 		if err != nil {
 			return sessions, err
 		}

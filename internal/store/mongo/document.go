@@ -3,6 +3,7 @@ package mongo
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -39,6 +40,8 @@ type sessionChanges struct {
 	ProviderStates []pair             `bson:"provider_states"`
 	Sealed         bool               `bson:"sealed"`
 	Revision       int64              `bson:"revision"`
+	Messages       int64              `bson:"messages"`
+	Tokens         int64              `bson:"tokens"` // the sum of the usage's, to sort by
 }
 
 // What follows differs from what it stands for only in the names that its fields are stored under.
@@ -61,6 +64,8 @@ type (
 		Estimated    bool `bson:"estimated"`
 	}
 )
+
+func tokens(u usageDocument) int64 { return int64(u.InputTokens) + int64(u.OutputTokens) }
 
 // pair is an entry of a map, of which the keys may be any text: the name of a field may not.
 type pair struct {
@@ -94,6 +99,8 @@ func sessionToDocument(view chat.SessionView) (d sessionDocument) {
 				ProviderStates: pairs(session.ProviderStates),
 				Sealed:         session.Sealed,
 				Revision:       session.Revision,
+				Messages:       session.Messages,
+				Tokens:         tokens(usageDocument(session.Usage)),
 			},
 		}
 	})
@@ -117,6 +124,7 @@ func (d *sessionDocument) session() chat.Session {
 		Metadata:       mapOf(d.Metadata),
 		ResponseTimes:  convertedAll(c.ResponseTimes, func(t responseTime) chat.ResponseTime { return chat.ResponseTime(t) }),
 		Usage:          chat.Usage(c.Usage),
+		Messages:       c.Messages,
 		ProviderStates: mapOf(c.ProviderStates),
 		Sealed:         c.Sealed,
 		Claim:          chat.Claim(d.Claim),
@@ -298,6 +306,74 @@ func (d *recordDocument) record() chat.UsageRecord {
 			InputTokens: int(d.InputTokens), OutputTokens: int(d.OutputTokens), Estimated: d.Estimated > 0,
 		},
 		CostMicros: d.CostMicros,
+	}
+}
+
+// revocationDocument is a [chat.Revocation] as it is stored.
+type revocationDocument struct {
+	UserID  string        `bson:"user_id"`
+	TokenID string        `bson:"token_id"`
+	At      bson.DateTime `bson:"at"`
+	Until   bson.DateTime `bson:"until"` // forever: it is not known
+}
+
+// forever stands for an Until that is not known: it is later than any other.
+const forever bson.DateTime = math.MaxInt64
+
+func (d *revocationDocument) revocation() chat.Revocation {
+	r := chat.Revocation{UserID: d.UserID, TokenID: d.TokenID, At: moment(d.At)}
+	if d.Until != forever {
+		r.Until = moment(d.Until)
+	}
+	return r
+}
+
+// auditDocument is a [chat.AuditRecord] as it is stored.
+type auditDocument struct {
+	ID           string        `bson:"_id"`
+	V            int           `bson:"v"`
+	At           bson.DateTime `bson:"at"`
+	ActorID      string        `bson:"actor_id"`
+	ActorName    string        `bson:"actor_name"`
+	Address      string        `bson:"address"`
+	Action       string        `bson:"action"`
+	UserID       string        `bson:"user_id"`
+	SessionID    string        `bson:"session_id"`
+	ConnectionID string        `bson:"connection_id"`
+	Detail       string        `bson:"detail"`
+	Outcome      string        `bson:"outcome"`
+}
+
+func auditToDocument(r chat.AuditRecord) auditDocument {
+	return auditDocument{
+		ID:           r.ID,
+		V:            schemaVersion,
+		At:           bson.NewDateTimeFromTime(r.At),
+		ActorID:      r.ActorID,
+		ActorName:    r.ActorName,
+		Address:      r.Address,
+		Action:       r.Action,
+		UserID:       r.UserID,
+		SessionID:    r.SessionID,
+		ConnectionID: r.ConnectionID,
+		Detail:       r.Detail,
+		Outcome:      r.Outcome,
+	}
+}
+
+func (d *auditDocument) record() chat.AuditRecord {
+	return chat.AuditRecord{
+		ID:           d.ID,
+		At:           moment(d.At),
+		ActorID:      d.ActorID,
+		ActorName:    d.ActorName,
+		Address:      d.Address,
+		Action:       d.Action,
+		UserID:       d.UserID,
+		SessionID:    d.SessionID,
+		ConnectionID: d.ConnectionID,
+		Detail:       d.Detail,
+		Outcome:      d.Outcome,
 	}
 }
 

@@ -17,20 +17,6 @@ func (s *Store) SessionsAfter(ctx context.Context, id string, limit int) ([]chat
 	return sessionsOf(documents), failure(err, "list sessions")
 }
 
-// UserSessions implements [chat.Store].
-func (s *Store) UserSessions(
-	ctx context.Context, userID string, cursor chat.SessionCursor, limit int,
-) ([]chat.Session, error) {
-	filter := bson.D{{Key: "user_id", Value: userID}}
-	if cursor != (chat.SessionCursor{}) {
-		at := bson.NewDateTimeFromTime(cursor.LastActiveAt)
-		filter = and(filter, after("$lt", "last_active_at", at, "_id", cursor.ID))
-	}
-	documents, err := findPage[sessionDocument](ctx, s.sessions, filter,
-		bson.D{{Key: "last_active_at", Value: -1}, {Key: "_id", Value: -1}}, limit)
-	return sessionsOf(documents), failure(err, "list sessions of a user")
-}
-
 // IdleSessions implements [chat.Store].
 func (s *Store) IdleSessions(ctx context.Context, before time.Time, limit int) ([]string, error) {
 	ids, err := s.findIDs(ctx, idle(before), bson.D{{Key: "last_active_at", Value: 1}, {Key: "_id", Value: 1}}, limit)

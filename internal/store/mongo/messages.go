@@ -44,6 +44,15 @@ func (s *Store) MessagesAfter(ctx context.Context, sessionID string, seq int64, 
 	return messagesOf(documents), failure(err, "read messages of session %s after seq %d", sessionID, seq)
 }
 
+// MessagesFrom implements [chat.Store].
+func (s *Store) MessagesFrom(ctx context.Context, sessionID string, after int64, limit int) ([]chat.Message, error) {
+	documents, err := findPage[messageDocument](ctx, s.messages, bson.D{
+		{Key: "session_id", Value: sessionID},
+		{Key: "n", Value: bson.D{{Key: "$gt", Value: after}}},
+	}, bson.D{{Key: "n", Value: 1}}, limit)
+	return messagesOf(documents), failure(err, "read messages of session %s from number %d", sessionID, after)
+}
+
 // maxDocument is how large a document may be
 // (https://www.mongodb.com/docs/manual/reference/limits/#mongodb-limit-BSON-Document-Size).
 const maxDocument = 16 << 20

@@ -49,7 +49,7 @@ type Store struct {
 	client *mongo.Client
 	id     string
 
-	sessions, messages, usage, owners, store *mongo.Collection
+	sessions, messages, usage, revocations, audit, owners, store *mongo.Collection
 
 	insertions *batcher[insertion]
 	updates    *batcher[update]
@@ -115,12 +115,14 @@ func open(ctx context.Context, database string, opts *options.ClientOptions) (*S
 	}
 	db := client.Database(database)
 	s := &Store{
-		client:   client,
-		sessions: db.Collection("sessions"),
-		messages: db.Collection("messages"),
-		usage:    db.Collection("usage"),
-		owners:   db.Collection("owners"),
-		store:    db.Collection("store"),
+		client:      client,
+		sessions:    db.Collection("sessions"),
+		messages:    db.Collection("messages"),
+		usage:       db.Collection("usage"),
+		revocations: db.Collection("revocations"),
+		audit:       db.Collection("audit"),
+		owners:      db.Collection("owners"),
+		store:       db.Collection("store"),
 	}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(err, s.disconnect())

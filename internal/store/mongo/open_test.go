@@ -115,7 +115,7 @@ func TestOpenTakesTheIDOfWhoWasFaster(t *testing.T) {
 func TestOpenAgainMakesNothing(t *testing.T) {
 	server, s := start(t)
 	read := func() (all []bson.D) {
-		for _, c := range []*mongo.Collection{s.sessions, s.messages, s.usage} {
+		for _, c := range []*mongo.Collection{s.sessions, s.messages, s.usage, s.revocations, s.audit} {
 			cursor, err := c.Indexes().List(t.Context())
 			must(t, err)
 			var found []bson.D
@@ -125,7 +125,7 @@ func TestOpenAgainMakesNothing(t *testing.T) {
 		return all
 	}
 	before := read()
-	if want := 4 + 4 + 4; len(before) != want {
+	if want := 8 + 4 + 4 + 2 + 4; len(before) != want {
 		t.Errorf("there are %d indexes, want %d: %v", len(before), want, before)
 	}
 	openStore(t, Config{URI: server.URI(), Database: s.sessions.Database().Name()})

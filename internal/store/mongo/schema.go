@@ -31,6 +31,10 @@ func indexes(collection string) []mongo.IndexModel {
 		"sessions": {
 			index(rising("user_id"), falling("last_active_at"), falling("_id")),
 			index(rising("last_active_at"), rising("_id")),
+			index(rising("created_at"), rising("_id")),
+			index(rising("user_id"), rising("_id")),
+			index(rising("messages"), rising("_id")),
+			index(rising("tokens"), rising("_id")),
 			index(rising("claim.owner")),
 		},
 		"messages": {
@@ -42,6 +46,14 @@ func indexes(collection string) []mongo.IndexModel {
 			unique(rising("session_id"), rising("message_id")),
 			index(rising("user_id"), rising("at")),
 			index(rising("at")),
+		},
+		"revocations": {
+			unique(rising("user_id"), rising("token_id")),
+		},
+		"audit": {
+			index(rising("at"), rising("_id")),
+			index(rising("user_id"), rising("at"), rising("_id")),
+			index(rising("actor_id"), rising("at"), rising("_id")),
 		},
 	}[collection]
 }
@@ -68,12 +80,15 @@ func (s *Store) prepare(ctx context.Context) error {
 		return fmt.Errorf("read the store's ID: %w", err)
 	}
 	s.id = d.ID
-	for _, c := range []*mongo.Collection{s.sessions, s.messages, s.usage} {
+	for _, c := range []*mongo.Collection{s.sessions, s.messages, s.usage, s.revocations, s.audit} {
 		for _, index := range indexes(c.Name()) { // one by one: FerretDB confuses several, of which it has some
 			if _, err := c.Indexes().CreateOne(ctx, index); err != nil {
 				return fmt.Errorf("make the indexes of %s: %w", c.Name(), err)
 			}
 		}
+	}
+	if err := s.sumOldSessions(ctx); err != nil {
+		return fmt.Errorf("sum the sessions of an older Parley up: %w", err)
 	}
 	return nil
 }

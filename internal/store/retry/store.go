@@ -149,6 +149,13 @@ func (s *Store) MessagesAfter(ctx context.Context, sessionID string, seq int64, 
 	})
 }
 
+// MessagesFrom implements [chat.Store].
+func (s *Store) MessagesFrom(ctx context.Context, sessionID string, after int64, limit int) ([]chat.Message, error) {
+	return given(ctx, s, "MessagesFrom", func(ctx context.Context) ([]chat.Message, error) {
+		return s.store.MessagesFrom(ctx, sessionID, after, limit)
+	})
+}
+
 // AddUsage implements [chat.Store].
 func (s *Store) AddUsage(ctx context.Context, record chat.UsageRecord) error {
 	return s.done(ctx, "AddUsage", func(ctx context.Context) error { return s.store.AddUsage(ctx, record) }, nil)
@@ -168,10 +175,12 @@ func (s *Store) SessionsAfter(ctx context.Context, id string, limit int) ([]chat
 	})
 }
 
-// UserSessions implements [chat.Store].
-func (s *Store) UserSessions(ctx context.Context, userID string, after chat.SessionCursor, limit int) ([]chat.Session, error) {
-	return given(ctx, s, "UserSessions", func(ctx context.Context) ([]chat.Session, error) {
-		return s.store.UserSessions(ctx, userID, after, limit)
+// FindSessions implements [chat.Store].
+func (s *Store) FindSessions(
+	ctx context.Context, filter chat.SessionFilter, order chat.SessionOrder, after chat.SessionPlace, limit int,
+) ([]chat.Session, error) {
+	return given(ctx, s, "FindSessions", func(ctx context.Context) ([]chat.Session, error) {
+		return s.store.FindSessions(ctx, filter, order, after, limit)
 	})
 }
 
@@ -230,6 +239,36 @@ func (s *Store) ResealMessage(ctx context.Context, sessionID string, old, sealed
 				return stored.Text == sealed.Text && stored.Reasoning == sealed.Reasoning && stored.Sealed == sealed.Sealed
 			})
 		})
+}
+
+// AddRevocation implements [chat.Store].
+func (s *Store) AddRevocation(ctx context.Context, r chat.Revocation) error {
+	return s.done(ctx, "AddRevocation", func(ctx context.Context) error { return s.store.AddRevocation(ctx, r) }, nil)
+}
+
+// Revocations implements [chat.Store].
+func (s *Store) Revocations(ctx context.Context) ([]chat.Revocation, error) {
+	return given(ctx, s, "Revocations", s.store.Revocations)
+}
+
+// DeleteRevocations implements [chat.Store].
+func (s *Store) DeleteRevocations(ctx context.Context, before time.Time) error {
+	return s.done(ctx, "DeleteRevocations",
+		func(ctx context.Context) error { return s.store.DeleteRevocations(ctx, before) }, nil)
+}
+
+// PutAudit implements [chat.Store].
+func (s *Store) PutAudit(ctx context.Context, record chat.AuditRecord) error {
+	return s.done(ctx, "PutAudit", func(ctx context.Context) error { return s.store.PutAudit(ctx, record) }, nil)
+}
+
+// Audit implements [chat.Store].
+func (s *Store) Audit(
+	ctx context.Context, filter chat.AuditFilter, after chat.AuditPlace, limit int,
+) ([]chat.AuditRecord, error) {
+	return given(ctx, s, "Audit", func(ctx context.Context) ([]chat.AuditRecord, error) {
+		return s.store.Audit(ctx, filter, after, limit)
+	})
 }
 
 // RenewLease implements [chat.Store].

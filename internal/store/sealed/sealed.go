@@ -3,7 +3,8 @@
 //
 // Encrypted are what people and models wrote: a message's text and reasoning, a session's title and the reason for which
 // help was asked for. The rest, such as IDs, times, authors' names and token counts, is not: stores find and sort by it.
-// A text is bound to its field and its record: one that was moved elsewhere in the store does not open.
+// Nor are audit records, which have nothing of a conversation. A text is bound to its field and its record: one that was
+// moved elsewhere in the store does not open.
 package sealed
 
 import (
@@ -196,9 +197,11 @@ func (s *Store) SessionsAfter(ctx context.Context, id string, limit int) ([]chat
 	return s.openedSessions(s.Store.SessionsAfter(ctx, id, limit))
 }
 
-// UserSessions implements [chat.Store].
-func (s *Store) UserSessions(ctx context.Context, userID string, after chat.SessionCursor, limit int) ([]chat.Session, error) {
-	return s.openedSessions(s.Store.UserSessions(ctx, userID, after, limit))
+// FindSessions implements [chat.Store].
+func (s *Store) FindSessions(
+	ctx context.Context, filter chat.SessionFilter, order chat.SessionOrder, after chat.SessionPlace, limit int,
+) ([]chat.Session, error) {
+	return s.openedSessions(s.Store.FindSessions(ctx, filter, order, after, limit))
 }
 
 // InsertMessage implements [chat.Store].
@@ -250,6 +253,12 @@ func (s *Store) Messages(ctx context.Context, sessionID string, before int64, li
 // MessagesAfter implements [chat.Store].
 func (s *Store) MessagesAfter(ctx context.Context, sessionID string, seq int64, limit int) ([]chat.Message, error) {
 	all, err := s.Store.MessagesAfter(ctx, sessionID, seq, limit)
+	return s.openedMessages(sessionID, all, err)
+}
+
+// MessagesFrom implements [chat.Store].
+func (s *Store) MessagesFrom(ctx context.Context, sessionID string, after int64, limit int) ([]chat.Message, error) {
+	all, err := s.Store.MessagesFrom(ctx, sessionID, after, limit)
 	return s.openedMessages(sessionID, all, err)
 }
 

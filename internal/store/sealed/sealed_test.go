@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,9 +140,9 @@ func TestEverythingThatIsReadIsOpened(t *testing.T) {
 	must(t, err)
 	all, err := store.SessionsAfter(t.Context(), "", 1)
 	must(t, err)
-	of, err := store.UserSessions(t.Context(), "user", chat.SessionCursor{}, 1)
+	of, err := store.FindSessions(t.Context(), chat.SessionFilter{}, chat.SessionOrder{}, chat.SessionPlace{}, 1)
 	must(t, err)
-	for i, s := range append(append(all, of...), session, claimed) {
+	for i, s := range slices.Concat(all, of, []chat.Session{session, claimed}) {
 		if s.Title != marker || s.HelpReason != marker || s.Sealed {
 			t.Errorf("%d: got %+v", i, s)
 		}
@@ -152,7 +153,9 @@ func TestEverythingThatIsReadIsOpened(t *testing.T) {
 	must(t, err)
 	placed, err := store.MessagesAfter(t.Context(), "s000", 0, 1)
 	must(t, err)
-	for i, m := range append(append(newest, placed...), m) {
+	first, err := store.MessagesFrom(t.Context(), "s000", 0, 1)
+	must(t, err)
+	for i, m := range slices.Concat(newest, placed, first, []chat.Message{m}) {
 		if m.Text != marker+" in full" || m.Reasoning != marker+" because" || m.Sealed {
 			t.Errorf("%d: got %+v", i, m)
 		}

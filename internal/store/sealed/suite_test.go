@@ -104,8 +104,10 @@ func (s suiteStore) SessionsAfter(ctx context.Context, id string, limit int) ([]
 	return each(all, readSession), err
 }
 
-func (s suiteStore) UserSessions(ctx context.Context, user string, after chat.SessionCursor, limit int) ([]chat.Session, error) {
-	all, err := s.Store.UserSessions(ctx, user, after, limit)
+func (s suiteStore) FindSessions(
+	ctx context.Context, filter chat.SessionFilter, order chat.SessionOrder, after chat.SessionPlace, limit int,
+) ([]chat.Session, error) {
+	all, err := s.Store.FindSessions(ctx, filter, order, after, limit)
 	return each(all, readSession), err
 }
 
@@ -129,6 +131,11 @@ func (s suiteStore) Messages(ctx context.Context, sessionID string, before int64
 
 func (s suiteStore) MessagesAfter(ctx context.Context, sessionID string, seq int64, limit int) ([]chat.Message, error) {
 	all, err := s.Store.MessagesAfter(ctx, sessionID, seq, limit)
+	return each(all, readMessage), err
+}
+
+func (s suiteStore) MessagesFrom(ctx context.Context, sessionID string, after int64, limit int) ([]chat.Message, error) {
+	all, err := s.Store.MessagesFrom(ctx, sessionID, after, limit)
 	return each(all, readMessage), err
 }
 

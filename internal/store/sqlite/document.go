@@ -29,6 +29,7 @@ type sessionDocument struct {
 	providerStates sql.NullString
 	sealed         bool
 	revision       int64
+	messages       int64
 }
 
 // sessionToDocument serialises a session under the lock that guards it: all of it is read before View returns.
@@ -51,6 +52,7 @@ func sessionToDocument(view chat.SessionView) (d sessionDocument, err error) {
 			changed:       session.Changed,
 			sealed:        session.Sealed,
 			revision:      session.Revision,
+			messages:      session.Messages,
 		}
 		if d.assistedBy, err = encode(session.AssistedBy); err != nil {
 			return
@@ -86,6 +88,7 @@ func (d *sessionDocument) session() (chat.Session, error) {
 		Changed:       d.changed,
 		Sealed:        d.sealed,
 		Revision:      d.revision,
+		Messages:      d.messages,
 	}
 	if err := decode(d.assistedBy, &session.AssistedBy); err != nil {
 		return chat.Session{}, fmt.Errorf("assisted_by: %w", err)

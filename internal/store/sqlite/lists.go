@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"math"
 	"time"
 
 	"github.com/parley-chat/parley/chat"
@@ -16,16 +15,6 @@ const countQuery = `
 func (s *Store) SessionsAfter(ctx context.Context, id string, limit int) ([]chat.Session, error) {
 	sessions, err := readAll(ctx, scanSession, s.selectSessionsAfter, id, max(limit, 0))
 	return sessions, failure(err, "list sessions")
-}
-
-// UserSessions implements [chat.Store].
-func (s *Store) UserSessions(ctx context.Context, userID string, after chat.SessionCursor, limit int) ([]chat.Session, error) {
-	at := int64(math.MaxInt64)
-	if after != (chat.SessionCursor{}) {
-		at = after.LastActiveAt.UnixMilli()
-	}
-	sessions, err := readAll(ctx, scanSession, s.selectUserSessions, userID, at, after.ID, max(limit, 0))
-	return sessions, failure(err, "list sessions of a user")
 }
 
 // IdleSessions implements [chat.Store].
@@ -57,6 +46,11 @@ type scanner interface{ Scan(into ...any) error }
 // readAll reads all rows that a query gives. To SQLite a negative limit is none.
 func readAll[T any](ctx context.Context, scan func(scanner) (T, error), query *sql.Stmt, args ...any) ([]T, error) {
 	rows, err := query.QueryContext(ctx, args...)
+	return scanAll(rows, err, scan)
+}
+
+// scanAll reads the rows that a query gave, or says why it gave none.
+func scanAll[T any](rows *sql.Rows, err error, scan func(scanner) (T, error)) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}

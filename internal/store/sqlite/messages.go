@@ -32,6 +32,8 @@ const (
 	selectMessageQuery  = selectMessageColumns + `WHERE session_id = ? AND message_id = ?`
 	selectMessagesQuery = selectMessageColumns + `WHERE session_id = ? AND n < ? ORDER BY n DESC LIMIT ?`
 
+	selectMessagesFromQuery = selectMessageColumns + `WHERE session_id = ? AND n > ? ORDER BY n LIMIT ?`
+
 	// The last condition lets SQLite use the partial index; it stands after the one that says where to begin in it,
 	// because SQLite takes the first for that.
 	selectMessagesAfterQuery = selectMessageColumns + `
@@ -98,6 +100,12 @@ func (s *Store) Messages(ctx context.Context, sessionID string, before int64, li
 func (s *Store) MessagesAfter(ctx context.Context, sessionID string, seq int64, limit int) ([]chat.Message, error) {
 	messages, err := readMessages(ctx, s.selectMessagesAfter, sessionID, seq, limit)
 	return messages, failure(err, "read messages of session %s after seq %d", sessionID, seq)
+}
+
+// MessagesFrom implements [chat.Store].
+func (s *Store) MessagesFrom(ctx context.Context, sessionID string, after int64, limit int) ([]chat.Message, error) {
+	messages, err := readMessages(ctx, s.selectMessagesFrom, sessionID, after, limit)
+	return messages, failure(err, "read messages of session %s from number %d", sessionID, after)
 }
 
 // readMessages reads one page; bound is the N or the Seq at which the query has it begin.

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func TestVersion1IsMigrated(t *testing.T) {
 			ID: "active", UserID: "ada", Title: "An active one", Model: "eliza", Status: chat.SessionStatusActive,
 			CreatedAt: created, LastActiveAt: created.Add(time.Minute), AssistedBy: &chat.Author{ID: "grace", Name: "Grace"},
 			HelpRequested: true, HelpReason: "it is stuck", Metadata: map[string]string{"page": "/prices"}, LogEnd: 9,
-			Usage: chat.Usage{InputTokens: 3, OutputTokens: 2, Estimated: true},
+			Usage: chat.Usage{InputTokens: 3, OutputTokens: 2, Estimated: true}, Messages: 4,
 		},
 		chat.Session{
 			ID: "empty", UserID: "ada", Model: "eliza", Status: chat.SessionStatusActive,
@@ -49,7 +50,7 @@ func TestVersion1IsMigrated(t *testing.T) {
 		},
 		chat.Session{
 			ID: "ended", UserID: "bob", Title: "An ended one", Model: "eliza", Status: chat.SessionStatusEnded,
-			CreatedAt: created, LastActiveAt: created, EndReason: chat.EndedByUser, LogEnd: 3,
+			CreatedAt: created, LastActiveAt: created, EndReason: chat.EndedByUser, LogEnd: 3, Messages: 1,
 		},
 	)
 	wantMessages(t, s, map[string][]chat.Message{
@@ -159,18 +160,18 @@ func TestVersion2IsMigrated(t *testing.T) {
 			CreatedAt: created, LastActiveAt: created.Add(time.Minute), AssistedBy: &chat.Author{ID: "grace", Name: "Grace"},
 			HelpRequested: true, HelpReason: "it is stuck", Metadata: map[string]string{"page": "/prices"},
 			ResponseTimes: []chat.ResponseTime{{FirstTokenMS: 12, TotalMS: 345}, {FirstTokenMS: 20, TotalMS: 3000}},
-			Usage:         chat.Usage{InputTokens: 33, OutputTokens: 22, Estimated: true},
-			Claim:         chat.Claim{Owner: "server 1", Epoch: "epoch 1"}, LogEnd: 9, Changed: 7,
+			Usage:         chat.Usage{InputTokens: 33, OutputTokens: 22, Estimated: true}, Messages: 4,
+			Claim: chat.Claim{Owner: "server 1", Epoch: "epoch 1"}, LogEnd: 9, Changed: 7,
 		},
 		chat.Session{
 			ID: "unanswered", UserID: "ada", Model: "eliza", Status: chat.SessionStatusActive,
-			CreatedAt: created, LastActiveAt: created, LogEnd: 1,
+			CreatedAt: created, LastActiveAt: created, LogEnd: 1, Messages: 1,
 		},
 		chat.Session{
 			ID: "ended", UserID: "bob", Title: "An ended one", Model: "eliza", Status: chat.SessionStatusEnded,
 			CreatedAt: created, LastActiveAt: created, EndReason: chat.EndedByUser, LogEnd: 6, Changed: 6,
 			ResponseTimes: []chat.ResponseTime{{FirstTokenMS: 1, TotalMS: 2}},
-			Usage:         chat.Usage{InputTokens: 5, OutputTokens: 7},
+			Usage:         chat.Usage{InputTokens: 5, OutputTokens: 7}, Messages: 2,
 		},
 	)
 	question := chat.Message{
@@ -277,7 +278,7 @@ func TestVersion3IsMigrated(t *testing.T) {
 		ID: "third", UserID: "cleo", Title: "Of version 3", Model: "eliza", Status: chat.SessionStatusActive,
 		CreatedAt: at, LastActiveAt: at.Add(time.Hour), Metadata: map[string]string{"plan": "gold"},
 		ProviderStates: map[string]string{"dify": "conversation 7"}, Claim: chat.Claim{Owner: "server 3", Epoch: "epoch 3"},
-		LogEnd: 4, Changed: 4, Usage: chat.Usage{InputTokens: 5, OutputTokens: 6},
+		LogEnd: 4, Changed: 4, Usage: chat.Usage{InputTokens: 5, OutputTokens: 6}, Messages: 1,
 	}
 	wantSessions(t, s, third)
 	wantMessages(t, s, map[string][]chat.Message{"third": {
@@ -297,7 +298,7 @@ func TestVersion3IsMigrated(t *testing.T) {
 	if check, err := s.SealCheck(t.Context()); err != nil || check != "" {
 		t.Errorf("the file is said to be sealed: %q, error %v", check, err)
 	}
-	ended, err := s.UserSessions(t.Context(), "bob", chat.SessionCursor{}, 10)
+	ended, err := s.FindSessions(t.Context(), chat.SessionFilter{UserID: "bob"}, chat.SessionOrder{}, chat.SessionPlace{}, 10)
 	if err != nil || len(ended) != 1 || ended[0].ID != "ended" {
 		t.Errorf("the sessions of bob are %+v, error %v", ended, err)
 	}
@@ -305,4 +306,45 @@ func TestVersion3IsMigrated(t *testing.T) {
 	if err := s.UpdateSession(t.Context(), &third); err != nil {
 		t.Errorf("the session does not go on: %v", err)
 	}
+}
+
+func TestVersion4IsMigrated(t *testing.T) {
+	s := openStore(t, oldFile(t, "version4.sql"))
+	at := time.Date(2026, time.July, 8, 9, 10, 11, 12_000_000, time.UTC)
+	fourth := chat.Session{
+		ID: "fourth", UserID: "dora", Title: "sealed title", Model: "eliza", Status: chat.SessionStatusActive,
+		CreatedAt: at, LastActiveAt: at.Add(time.Minute), Metadata: map[string]string{"plan": "free"}, Sealed: true,
+		Claim: chat.Claim{Owner: "server 4", Epoch: "epoch 4"}, LogEnd: 5, Revision: 1783501811012000,
+		ResponseTimes: []chat.ResponseTime{{FirstTokenMS: 7, TotalMS: 70}},
+		Usage:         chat.Usage{InputTokens: 8, OutputTokens: 9}, Messages: 2,
+	}
+	wantSessions(t, s, fourth)
+	if check, err := s.SealCheck(t.Context()); err != nil || check != "a seal's check" {
+		t.Errorf("the seal's check is %q, error %v", check, err)
+	}
+	for by, want := range map[chat.SessionSort][]string{
+		chat.SortByMessages: {"third", "unanswered", "ended", "fourth", "active"},
+		chat.SortByTokens:   {"unanswered", "third", "ended", "fourth", "active"},
+	} {
+		all, err := s.FindSessions(t.Context(), chat.SessionFilter{}, chat.SessionOrder{By: by}, chat.SessionPlace{}, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, session := range all {
+			got = append(got, session.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("by %s the sessions are %q, want %q", by, got, want)
+		}
+	}
+	revocation, record := chat.Revocation{UserID: "dora", At: at}, chat.AuditRecord{ID: "a", At: at}
+	if err := errors.Join(s.AddRevocation(t.Context(), revocation), s.PutAudit(t.Context(), record)); err != nil {
+		t.Error(err)
+	}
+	fourth.Revision, fourth.Messages = fourth.Revision+1, 3
+	if err := s.UpdateSession(t.Context(), &fourth); err != nil {
+		t.Errorf("the session does not go on: %v", err)
+	}
+	wantSessions(t, s, fourth)
 }

@@ -210,6 +210,7 @@ func TestQueriesUseTheKeys(t *testing.T) {
 	for query, want := range map[string]string{
 		selectMessagesQuery:      "USING PRIMARY KEY (session_id=? AND n<?)",
 		selectMessagesAfterQuery: "USING INDEX messages_by_seq (session_id=? AND seq>?)",
+		selectMessagesFromQuery:  "USING PRIMARY KEY (session_id=? AND n>?)",
 		selectMessageQuery:       "USING INDEX sqlite_autoindex_messages_2 (session_id=? AND message_id=?)",
 		updateMessageQuery:       "USING INDEX sqlite_autoindex_messages_2 (session_id=? AND message_id=?)",
 		placeMessageQuery:        "USING INDEX sqlite_autoindex_messages_2 (session_id=? AND message_id=?)",

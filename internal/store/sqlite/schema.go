@@ -8,7 +8,7 @@ import (
 
 // migrations lead from an empty file to today's schema; the file's user_version counts those it has had. One that
 // was released is never edited: a change of the schema is a further one.
-var migrations = []string{version1, version2, version3, version4}
+var migrations = []string{version1, version2, version3, version4, version5}
 
 // Times are milliseconds since 1970 UTC. Columns that may be NULL hold JSON.
 //
@@ -127,6 +127,50 @@ CREATE INDEX sessions_by_user     ON sessions (user_id, last_active_at, id);
 CREATE INDEX sessions_by_activity ON sessions (last_active_at, id);
 CREATE INDEX sessions_by_owner    ON sessions (owner) WHERE owner <> '';
 CREATE INDEX usage_by_time        ON usage (at);
+`
+
+// Version 5 lists the sessions in several orders, and has what staff did: which tokens they revoked, and their audit
+// records.
+//
+// A session has as many messages as have a place in its log.
+const version5 = `
+ALTER TABLE sessions ADD COLUMN messages INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN tokens   INTEGER NOT NULL
+	AS (coalesce(usage ->> 'input_tokens', 0) + coalesce(usage ->> 'output_tokens', 0)) VIRTUAL;
+
+UPDATE sessions
+SET messages = (SELECT count(*) FROM messages WHERE session_id = sessions.id AND seq > 0);
+
+CREATE INDEX sessions_by_creation ON sessions (created_at, id);
+CREATE INDEX sessions_by_user_id  ON sessions (user_id, id);
+CREATE INDEX sessions_by_messages ON sessions (messages, id);
+CREATE INDEX sessions_by_tokens   ON sessions (tokens, id);
+
+CREATE TABLE revocations (
+	user_id  TEXT    NOT NULL,
+	token_id TEXT    NOT NULL,
+	at       INTEGER NOT NULL,
+	until    INTEGER NOT NULL, -- the highest number: it is not known
+	PRIMARY KEY (user_id, token_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE audit (
+	id            TEXT    NOT NULL PRIMARY KEY,
+	at            INTEGER NOT NULL,
+	actor_id      TEXT    NOT NULL,
+	actor_name    TEXT    NOT NULL,
+	address       TEXT    NOT NULL,
+	action        TEXT    NOT NULL,
+	user_id       TEXT    NOT NULL,
+	session_id    TEXT    NOT NULL,
+	connection_id TEXT    NOT NULL,
+	detail        TEXT    NOT NULL,
+	outcome       TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX audit_by_time  ON audit (at, id);
+CREATE INDEX audit_by_user  ON audit (user_id, at, id);
+CREATE INDEX audit_by_actor ON audit (actor_id, at, id);
 `
 
 // migrate brings the schema up to date, each step in a transaction of its own.

@@ -13,8 +13,8 @@ const (
 	insertSessionQuery = `
 		INSERT INTO sessions (id, user_id, title, model, status, created_at, last_active_at, assisted_by,
 			help_requested, help_reason, end_reason, metadata, owner, epoch, log_end, changed, response_times,
-			usage, provider_states, sealed, revision)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+			usage, provider_states, sealed, revision, messages)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	claimSessionQuery = `
 		UPDATE sessions SET owner = ?, epoch = ?
@@ -24,7 +24,7 @@ const (
 		UPDATE sessions
 		SET title = ?, model = ?, status = ?, last_active_at = ?, assisted_by = ?, help_requested = ?,
 			help_reason = ?, end_reason = ?, log_end = max(log_end, ?), changed = max(changed, ?), response_times = ?,
-			usage = ?, provider_states = ?, sealed = ?, revision = ?
+			usage = ?, provider_states = ?, sealed = ?, revision = ?, messages = ?
 		WHERE id = ? AND owner = ? AND epoch = ? AND status <> ? AND revision < ?`
 
 	placeMessageQuery = `UPDATE messages SET seq = ? WHERE session_id = ? AND message_id = ? AND seq = 0`
@@ -35,13 +35,11 @@ const (
 	selectSessionColumns = `
 		SELECT id, user_id, title, model, status, created_at, last_active_at, assisted_by, help_requested,
 			help_reason, end_reason, metadata, owner, epoch, log_end, changed, response_times, usage, provider_states,
-			sealed, revision
+			sealed, revision, messages
 		FROM sessions `
 
 	selectSessionQuery       = selectSessionColumns + `WHERE id = ?`
 	selectSessionsAfterQuery = selectSessionColumns + `WHERE id > ? ORDER BY id LIMIT ?`
-	selectUserSessionsQuery  = selectSessionColumns + `
-		WHERE user_id = ? AND (last_active_at, id) < (?, ?) ORDER BY last_active_at DESC, id DESC LIMIT ?`
 	// What begins with a prefix of ASCII characters lies below the prefix with a character above all of these. The last
 	// condition lets SQLite use the partial index.
 	selectClaimedSessionsQuery = `
@@ -60,7 +58,7 @@ func (s *Store) CreateSession(ctx context.Context, session chat.SessionView) err
 	err = s.submit(ctx, func(tx *sql.Tx) error {
 		_, err := tx.Stmt(s.insertSession).Exec(d.id, d.userID, d.title, d.model, d.status, d.createdAt,
 			d.lastActiveAt, d.assistedBy, d.helpRequested, d.helpReason, d.endReason, d.metadata, d.owner, d.epoch,
-			d.logEnd, d.changed, d.responseTimes, d.usage, d.providerStates, d.sealed, d.revision)
+			d.logEnd, d.changed, d.responseTimes, d.usage, d.providerStates, d.sealed, d.revision, d.messages)
 		return err
 	})
 	return failure(err, "create session %s", d.id)
@@ -76,7 +74,7 @@ func scanSession(row scanner) (chat.Session, error) {
 	var d sessionDocument
 	if err := row.Scan(&d.id, &d.userID, &d.title, &d.model, &d.status, &d.createdAt, &d.lastActiveAt, &d.assistedBy,
 		&d.helpRequested, &d.helpReason, &d.endReason, &d.metadata, &d.owner, &d.epoch, &d.logEnd, &d.changed,
-		&d.responseTimes, &d.usage, &d.providerStates, &d.sealed, &d.revision); err != nil {
+		&d.responseTimes, &d.usage, &d.providerStates, &d.sealed, &d.revision, &d.messages); err != nil {
 		return chat.Session{}, err
 	}
 	return d.session()
@@ -126,7 +124,7 @@ func (s *Store) UpdateSession(ctx context.Context, session chat.SessionView, pla
 func (s *Store) replaceSession(tx *sql.Tx, d *sessionDocument) error {
 	updated, err := changed(tx.Stmt(s.updateSession).Exec(d.title, d.model, d.status, d.lastActiveAt, d.assistedBy,
 		d.helpRequested, d.helpReason, d.endReason, d.logEnd, d.changed, d.responseTimes, d.usage, d.providerStates,
-		d.sealed, d.revision, d.id, d.owner, d.epoch, chat.SessionStatusEnded, d.revision))
+		d.sealed, d.revision, d.messages, d.id, d.owner, d.epoch, chat.SessionStatusEnded, d.revision))
 	if err != nil || updated {
 		return err
 	}

@@ -37,13 +37,14 @@ type Store struct {
 	insertUsage                                *sql.Stmt
 	deleteMessages, deleteSession              *sql.Stmt
 	resealSession, resealMessage               *sql.Stmt
+	addRevocation, deleteRevocations, putAudit *sql.Stmt
 
 	// Prepared for readers.
 	selectSession, selectMessage, selectMessages, selectMessagesAfter *sql.Stmt
-	selectSessionsAfter, selectUserSessions, selectIdleSessions       *sql.Stmt
+	selectMessagesFrom, selectSessionsAfter, selectIdleSessions       *sql.Stmt
 	sumUsage, sumUsageOfUser                                          *sql.Stmt
 	selectUsage, selectUsageOfUser, selectClaimedSessions             *sql.Stmt
-	count, ping                                                       *sql.Stmt
+	selectRevocations, count, ping                                    *sql.Stmt
 
 	leases  leases
 	writes  chan write    // unbuffered: a write is either taken by the loop or still its caller's
@@ -161,12 +162,16 @@ func (s *Store) prepare(ctx context.Context) error {
 		{s.writer, &s.deleteSession, deleteSessionQuery},
 		{s.writer, &s.resealSession, resealSessionQuery},
 		{s.writer, &s.resealMessage, resealMessageQuery},
+		{s.writer, &s.addRevocation, addRevocationQuery},
+		{s.writer, &s.deleteRevocations, deleteRevocationsQuery},
+		{s.writer, &s.putAudit, putAuditQuery},
 		{s.readers, &s.selectSession, selectSessionQuery},
 		{s.readers, &s.selectMessage, selectMessageQuery},
 		{s.readers, &s.selectMessages, selectMessagesQuery},
 		{s.readers, &s.selectMessagesAfter, selectMessagesAfterQuery},
+		{s.readers, &s.selectMessagesFrom, selectMessagesFromQuery},
+		{s.readers, &s.selectRevocations, selectRevocationsQuery},
 		{s.readers, &s.selectSessionsAfter, selectSessionsAfterQuery},
-		{s.readers, &s.selectUserSessions, selectUserSessionsQuery},
 		{s.readers, &s.selectIdleSessions, selectIdleSessionsQuery},
 		{s.readers, &s.selectClaimedSessions, selectClaimedSessionsQuery},
 		{s.readers, &s.selectUsage, selectUsageQuery},

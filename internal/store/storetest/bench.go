@@ -29,8 +29,9 @@ func Benchmark(b *testing.B, most int, open func(b *testing.B) chat.Store) {
 			b.Run("open-last-50/conversation=100", func(b *testing.B) { benchmarkOpen(b, store, "s0") })
 			b.Run(fmt.Sprintf("open-last-50/conversation=%d", size/2), func(b *testing.B) { benchmarkOpen(b, store, "long") })
 			b.Run("list-50-sessions", func(b *testing.B) {
+				of, latest := chat.SessionFilter{UserID: "user0"}, chat.SessionOrder{Descending: true}
 				for b.Loop() {
-					page, err := store.UserSessions(b.Context(), "user0", chat.SessionCursor{}, 50)
+					page, err := store.FindSessions(b.Context(), of, latest, chat.SessionPlace{}, 50)
 					if err != nil || len(page) == 0 {
 						b.Fatalf("%d sessions, error %v", len(page), err)
 					}

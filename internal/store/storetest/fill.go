@@ -33,6 +33,18 @@ func filledUsage(seed int) chat.UsageRecord {
 	return record
 }
 
+// filledRevocation does for a revocation what [filledSession] does for a session.
+func filledRevocation(seed int) (r chat.Revocation) {
+	fillWith(seededText(seed), seed, &r)
+	return r
+}
+
+// filledAudit does for an audit record what [filledSession] does for a session.
+func filledAudit(seed int) (r chat.AuditRecord) {
+	fillWith(seededText(seed), seed, &r)
+	return r
+}
+
 func seededText(seed int) func(field string) string {
 	return func(field string) string { return fmt.Sprintf("%s %d", field, seed) }
 }

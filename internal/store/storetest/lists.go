@@ -11,17 +11,6 @@ import (
 
 var listTests = []contractTest{
 	{"SessionsAfter page by page gives each session once, by ID", onStore(listsAll)},
-	{"UserSessions gives the latest active first, page by page, and nobody else's", onStore(listsByUser)},
-	{"UserSessions follows what is active", onStore(func(t *testing.T, store chat.Store) {
-		one, two := newSession("s1"), newSession("s2")
-		one.LastActiveAt = someTime.Add(time.Second)
-		mustCreate(t, store, one, two)
-		two.LastActiveAt = someTime.Add(2 * time.Second)
-		must(t, updateSession(t, store, &two))
-		got, err := store.UserSessions(t.Context(), "user", chat.SessionCursor{}, 10)
-		must(t, err)
-		wantIDs(t, ids(got), "s2", "s1")
-	})},
 	{"IdleSessions gives those before a time, longest idle first", onStore(listsIdle)},
 	{"ClaimedSessions gives those of owners with a prefix, page by page", onStore(listsClaimed)},
 	{"a limit of 0 or less gives no session", onStore(func(t *testing.T, store chat.Store) {
@@ -31,14 +20,14 @@ var listTests = []contractTest{
 		for _, limit := range []int{0, -1} {
 			all, err := store.SessionsAfter(t.Context(), "", limit)
 			must(t, err)
-			of, err := store.UserSessions(t.Context(), "user", chat.SessionCursor{}, limit)
+			found, err := store.FindSessions(t.Context(), chat.SessionFilter{}, chat.SessionOrder{}, chat.SessionPlace{}, limit)
 			must(t, err)
 			idle, err := store.IdleSessions(t.Context(), someTime.Add(time.Hour), limit)
 			must(t, err)
 			claimed, err := store.ClaimedSessions(t.Context(), "A", "", limit)
 			must(t, err)
-			if len(all)+len(of)+len(idle)+len(claimed) > 0 {
-				t.Errorf("a limit of %d gives %v, %v, %v and %v", limit, ids(all), ids(of), idle, claimed)
+			if len(all)+len(found)+len(idle)+len(claimed) > 0 {
+				t.Errorf("a limit of %d gives %v, %v, %v and %v", limit, ids(all), ids(found), idle, claimed)
 			}
 		}
 	})},
@@ -89,34 +78,6 @@ func listsAll(t *testing.T, store chat.Store) {
 		got = append(got, ids(page)...)
 	}
 	wantIDs(t, got, want...)
-}
-
-func listsByUser(t *testing.T, store chat.Store) {
-	var want []string
-	for i := range 7 {
-		session := filledSession(fmt.Sprint("s", i), i)
-		session.UserID, session.LastActiveAt = "alice", someTime.Add(time.Duration(i/2)*time.Second)
-		other := newSession(fmt.Sprint("t", i))
-		other.UserID = "bob"
-		mustCreate(t, store, session, other)
-		want = append([]string{session.ID}, want...)
-	}
-	var got []string
-	var after chat.SessionCursor
-	for len(got) <= len(want) {
-		page, err := store.UserSessions(t.Context(), "alice", after, 2)
-		must(t, err)
-		if len(page) == 0 {
-			break
-		}
-		got = append(got, ids(page)...)
-		last := page[len(page)-1]
-		after = chat.SessionCursor{LastActiveAt: last.LastActiveAt, ID: last.ID}
-	}
-	wantIDs(t, got, want...)
-	none, err := store.UserSessions(t.Context(), "ali", chat.SessionCursor{}, 10)
-	must(t, err)
-	wantIDs(t, ids(none))
 }
 
 func listsIdle(t *testing.T, store chat.Store) {

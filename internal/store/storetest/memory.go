@@ -30,6 +30,8 @@ type Memory struct {
 	sessions map[string]chat.Session
 	messages map[string][]chat.Message // by session, in the order of N
 	usage    map[usageKey]chat.UsageRecord
+	revoked  map[revocationKey]chat.Revocation
+	audit    map[string]chat.AuditRecord
 	beats    map[string]int64 // by the owner of claims
 	check    string
 }
@@ -44,6 +46,8 @@ func NewMemory() *Memory {
 		sessions: make(map[string]chat.Session),
 		messages: make(map[string][]chat.Message),
 		usage:    make(map[usageKey]chat.UsageRecord),
+		revoked:  make(map[revocationKey]chat.Revocation),
+		audit:    make(map[string]chat.AuditRecord),
 		beats:    make(map[string]int64),
 	}
 }
@@ -59,6 +63,8 @@ func (s *Memory) Clone() *Memory {
 		sessions: maps.Clone(s.sessions),
 		messages: make(map[string][]chat.Message),
 		usage:    maps.Clone(s.usage),
+		revoked:  maps.Clone(s.revoked),
+		audit:    maps.Clone(s.audit),
 		beats:    make(map[string]int64), // whoever was alive is not any more
 		check:    s.check,
 	}
@@ -297,6 +303,23 @@ func (s *Memory) MessagesAfter(ctx context.Context, sessionID string, seq int64,
 	return found[:max(0, min(limit, len(found)))], nil
 }
 
+// MessagesFrom implements [chat.Store].
+func (s *Memory) MessagesFrom(ctx context.Context, sessionID string, after int64, limit int) (_ []chat.Message, err error) {
+	defer s.end(ctx, "MessagesFrom", &err)
+	if err := s.begin(ctx, "MessagesFrom"); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var found []chat.Message
+	for _, m := range s.messages[sessionID] {
+		if m.N > after && len(found) < limit {
+			found = append(found, copyMessage(m))
+		}
+	}
+	return found, nil
+}
+
 // AddUsage implements [chat.Store].
 func (s *Memory) AddUsage(ctx context.Context, record chat.UsageRecord) (err error) {
 	defer s.end(ctx, "AddUsage", &err)
@@ -363,21 +386,6 @@ func (s *Memory) SessionsAfter(ctx context.Context, id string, limit int) (_ []c
 	}
 	return s.list(limit, func(r chat.Session) bool { return r.ID > id },
 		func(a, b chat.Session) int { return cmp.Compare(a.ID, b.ID) }), nil
-}
-
-// UserSessions implements [chat.Store].
-func (s *Memory) UserSessions(ctx context.Context, userID string, after chat.SessionCursor, limit int) (_ []chat.Session, err error) {
-	defer s.end(ctx, "UserSessions", &err)
-	if err := s.begin(ctx, "UserSessions"); err != nil {
-		return nil, err
-	}
-	newestFirst := func(a, b chat.Session) int {
-		return cmp.Or(b.LastActiveAt.Compare(a.LastActiveAt), cmp.Compare(b.ID, a.ID))
-	}
-	place := chat.Session{ID: after.ID, LastActiveAt: stored(after.LastActiveAt)}
-	return s.list(limit, func(r chat.Session) bool {
-		return r.UserID == userID && (after == (chat.SessionCursor{}) || newestFirst(place, r) < 0)
-	}, newestFirst), nil
 }
 
 // IdleSessions implements [chat.Store].

@@ -16,7 +16,8 @@ var (
 	operandTime  = time.Date(2026, time.March, 4, 5, 6, 7, 89_123_456, time.FixedZone("", 3600)) // which no store keeps like that
 )
 
-// Populate stores what [Operations] are done to: a session with a question and a response that streams.
+// Populate stores what [Operations] are done to: a session with a question and a response that streams, a revocation, and
+// an action of the staff that has no outcome yet.
 func Populate(t *testing.T, store chat.Store) {
 	t.Helper()
 	ctx := t.Context()
@@ -24,7 +25,8 @@ func Populate(t *testing.T, store chat.Store) {
 	response := chat.Message{ID: "a", N: 2, Role: chat.RoleAssistant, Status: chat.StatusStreaming, CreatedAt: operandTime}
 	session := operandSession("s")
 	if err := errors.Join(store.CreateSession(ctx, &session), store.InsertMessage(ctx, "s", operandClaim, question),
-		store.InsertMessage(ctx, "s", operandClaim, response), store.AddUsage(ctx, operandUsage("q"))); err != nil {
+		store.InsertMessage(ctx, "s", operandClaim, response), store.AddUsage(ctx, operandUsage("q")),
+		store.AddRevocation(ctx, operandRevocation()), store.PutAudit(ctx, operandAudit("begun", ""))); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -37,6 +39,14 @@ func operandSession(id string) chat.Session {
 
 func operandUsage(message string) chat.UsageRecord {
 	return chat.UsageRecord{SessionID: "s", MessageID: message, UserID: "u", Model: "m", At: operandTime, CostMicros: 3}
+}
+
+func operandRevocation() chat.Revocation {
+	return chat.Revocation{UserID: "u", TokenID: "t", At: operandTime, Until: operandTime.Add(time.Hour)}
+}
+
+func operandAudit(id, outcome string) chat.AuditRecord {
+	return chat.AuditRecord{ID: id, At: operandTime, ActorID: "staff", Action: "session.end", UserID: "u", Outcome: outcome}
 }
 
 // Operation does something to a store, and gives what it is told.
@@ -100,9 +110,10 @@ var Operations = map[string]Operation{
 	},
 	"SumUsage":      func(ctx context.Context, s chat.Store) (any, error) { return s.SumUsage(ctx, chat.UsageFilter{}) },
 	"SessionsAfter": func(ctx context.Context, s chat.Store) (any, error) { return s.SessionsAfter(ctx, "", 9) },
-	"UserSessions": func(ctx context.Context, s chat.Store) (any, error) {
-		return s.UserSessions(ctx, "u", chat.SessionCursor{}, 9)
+	"FindSessions": func(ctx context.Context, s chat.Store) (any, error) {
+		return s.FindSessions(ctx, chat.SessionFilter{UserID: "u"}, chat.SessionOrder{}, chat.SessionPlace{}, 9)
 	},
+	"MessagesFrom": func(ctx context.Context, s chat.Store) (any, error) { return s.MessagesFrom(ctx, "s", 0, 9) },
 	"ClaimedSessions": func(ctx context.Context, s chat.Store) (any, error) {
 		return s.ClaimedSessions(ctx, "own", "", 9)
 	},
@@ -111,6 +122,27 @@ var Operations = map[string]Operation{
 	},
 	"UsageAfter": func(ctx context.Context, s chat.Store) (any, error) {
 		return s.UsageAfter(ctx, chat.UsageFilter{}, "", "", 9)
+	},
+	"AddRevocation": func(ctx context.Context, s chat.Store) (any, error) {
+		return nil, s.AddRevocation(ctx, chat.Revocation{UserID: "u", At: operandTime})
+	},
+	"AddRevocation, again": func(ctx context.Context, s chat.Store) (any, error) {
+		again := operandRevocation()
+		again.At, again.Until = again.At.Add(time.Minute), again.Until.Add(-time.Minute)
+		return nil, s.AddRevocation(ctx, again)
+	},
+	"Revocations": func(ctx context.Context, s chat.Store) (any, error) { return s.Revocations(ctx) },
+	"DeleteRevocations": func(ctx context.Context, s chat.Store) (any, error) {
+		return nil, s.DeleteRevocations(ctx, operandTime.Add(2*time.Hour))
+	},
+	"PutAudit": func(ctx context.Context, s chat.Store) (any, error) {
+		return nil, s.PutAudit(ctx, operandAudit("new", ""))
+	},
+	"PutAudit, of an outcome": func(ctx context.Context, s chat.Store) (any, error) {
+		return nil, s.PutAudit(ctx, operandAudit("begun", chat.AuditDone))
+	},
+	"Audit": func(ctx context.Context, s chat.Store) (any, error) {
+		return s.Audit(ctx, chat.AuditFilter{UserID: "u"}, chat.AuditPlace{}, 9)
 	},
 	"Count": func(ctx context.Context, s chat.Store) (any, error) { return s.Count(ctx) },
 }
@@ -144,6 +176,14 @@ func Contents(t *testing.T, s chat.Store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(&b, "%+v %s", records, check)
+	revocations, err := s.Revocations(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	audit, err := s.Audit(ctx, chat.AuditFilter{}, chat.AuditPlace{}, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(&b, "%+v\n%+v\n%+v\n%s", records, revocations, audit, check)
 	return b.String()
 }

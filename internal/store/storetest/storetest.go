@@ -51,6 +51,9 @@ func Run(t *testing.T, open Opener) {
 		{"Fields", fieldTests},
 		{"Concurrency", concurrencyTests},
 		{"Lists", listTests},
+		{"Finding", findTests},
+		{"Revocations", revocationTests},
+		{"Audit", auditTests},
 		{"Erasure", erasureTests},
 		{"Sealing", sealingTests},
 		{"Leases", leaseTests},
@@ -103,12 +106,17 @@ func survivesClose(t *testing.T, open Opener) {
 	answer.Text, answer.Status = "the whole answer", chat.StatusComplete
 	must(t, store.UpdateMessage(t.Context(), "s1", session.Claim, answer))
 	mustAddUsage(t, store, filledUsage(1))
+	revocation, audit := filledRevocation(1), filledAudit(1)
+	mustRevoke(t, store, revocation)
+	mustAudit(t, store, audit)
 
 	store = reopen()
 	wantSession(t, store, session)
 	wantMessages(t, store, "s1", question, answer)
 	mustAddUsage(t, store, filledUsage(1))
 	wantSums(t, store, chat.UsageFilter{}, sumOf(filledUsage(1)))
+	wantRevocations(t, store, revocation)
+	wantAudit(t, store, chat.AuditFilter{}, audit)
 	wantError(t, store.CreateSession(t.Context(), &session), chat.ErrExists)
 	wantError(t, store.UpdateMessage(t.Context(), "s1", session.Claim, answer), chat.ErrStale)
 	wantError(t, claimSession(t, store, "s1", chat.Claim{}, newClaim("another")), chat.ErrStale)
@@ -137,6 +145,9 @@ func refusesEndedContext(t *testing.T, store chat.Store) {
 	session, streaming := newSession("s1"), newStreamingMessage(1, "m1")
 	mustCreate(t, store, session)
 	mustInsert(t, store, "s1", streaming)
+	revocation, begun := chat.Revocation{UserID: "user", TokenID: "t", At: someTime, Until: someTime}, newAudit("a1", "")
+	mustRevoke(t, store, revocation)
+	mustAudit(t, store, begun)
 
 	other, changed, final := newSession("s2"), session, streaming
 	changed.Title, changed.Revision = "another title", 1
@@ -159,8 +170,17 @@ func refusesEndedContext(t *testing.T, store chat.Store) {
 		"Messages":      func(ctx context.Context) error { _, err := store.Messages(ctx, "s1", 0, 10); return err },
 		"MessagesAfter": func(ctx context.Context) error { _, err := store.MessagesAfter(ctx, "s1", 0, 10); return err },
 		"SessionsAfter": func(ctx context.Context) error { _, err := store.SessionsAfter(ctx, "", 10); return err },
-		"UserSessions": func(ctx context.Context) error {
-			_, err := store.UserSessions(ctx, "user", chat.SessionCursor{}, 10)
+		"MessagesFrom":  func(ctx context.Context) error { _, err := store.MessagesFrom(ctx, "s1", 0, 10); return err },
+		"FindSessions": func(ctx context.Context) error {
+			_, err := store.FindSessions(ctx, chat.SessionFilter{}, chat.SessionOrder{}, chat.SessionPlace{}, 10)
+			return err
+		},
+		"AddRevocation":     func(ctx context.Context) error { return store.AddRevocation(ctx, chat.Revocation{UserID: "user"}) },
+		"Revocations":       func(ctx context.Context) error { _, err := store.Revocations(ctx); return err },
+		"DeleteRevocations": func(ctx context.Context) error { return store.DeleteRevocations(ctx, someTime.Add(time.Hour)) },
+		"PutAudit":          func(ctx context.Context) error { return store.PutAudit(ctx, newAudit("a1", chat.AuditDone)) },
+		"Audit": func(ctx context.Context) error {
+			_, err := store.Audit(ctx, chat.AuditFilter{}, chat.AuditPlace{}, 10)
 			return err
 		},
 		"IdleSessions": func(ctx context.Context) error { _, err := store.IdleSessions(ctx, time.Now(), 10); return err },
@@ -200,4 +220,6 @@ func refusesEndedContext(t *testing.T, store chat.Store) {
 	wantSession(t, store, session)
 	wantMessages(t, store, "s1", streaming)
 	wantSums(t, store, chat.UsageFilter{})
+	wantRevocations(t, store, revocation)
+	wantAudit(t, store, chat.AuditFilter{}, begun)
 }

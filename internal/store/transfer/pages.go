@@ -43,3 +43,19 @@ func usagePages(ctx context.Context, store chat.Store) iter.Seq2[[]chat.UsageRec
 		}
 	}
 }
+
+// auditPages gives the audit records, the latest first.
+func auditPages(ctx context.Context, store chat.Store) iter.Seq2[[]chat.AuditRecord, error] {
+	return func(yield func([]chat.AuditRecord, error) bool) {
+		for last := (chat.AuditPlace{}); ; {
+			page, err := store.Audit(ctx, chat.AuditFilter{}, last, pageSize)
+			if len(page) == 0 && err == nil {
+				return
+			}
+			if !yield(page, err) || err != nil {
+				return
+			}
+			last = placeOf(page[len(page)-1])
+		}
+	}
+}

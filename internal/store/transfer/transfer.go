@@ -27,12 +27,13 @@ type Report struct {
 	Copied  int64       // sessions that were copied, the others having been there already
 	Claimed int64       // sessions that a server has, or had when it went down: it may have written since
 	Changed bool        // the source has changed meanwhile: what was copied is right, and not all
-	Digest  string      // SHA-256 over all sessions, messages and usage records that were read, hexadecimal
+	Digest  string      // SHA-256 over all records that were read, of every kind, hexadecimal
 }
 
 // Copy copies all that a store holds into another one, as it is: what is sealed stays sealed. Begun again after it was
 // cut short, or after the source has changed, it copies what differs. Each session is read back and compared before it
-// counts as copied, and in the end the numbers of all records are. Where the target holds other sessions nothing is
+// counts as copied, and in the end the numbers of all records are. What staff did comes last, and with it what they do
+// meanwhile: a token that they revoke is not to be valid in the target. Where the target holds other sessions nothing is
 // copied, and the error is an [OthersError]; with prune they are removed: they may have been erased since an earlier copy.
 //
 // progress, unless it is nil, is called with what was compared or copied so far of all that there is.
@@ -50,9 +51,12 @@ func Copy(ctx context.Context, from, to chat.Store, prune bool, progress func(do
 	if err := c.sessions(ctx, cancel); err != nil {
 		return Report{}, err
 	}
-	if err := c.usage(ctx); err != nil {
-		return Report{}, err
+	for _, step := range []func(context.Context) error{c.usage, c.revocations, c.audit} {
+		if err := step(ctx); err != nil {
+			return Report{}, err
+		}
 	}
+	c.report.Digest = hex.EncodeToString(c.digest.Sum(nil))
 	return c.verify(ctx)
 }
 
@@ -248,7 +252,6 @@ func (c *copying) usage(ctx context.Context) error {
 		c.add(chat.Counts{Usage: int64(len(page))})
 	}
 	fmt.Fprintln(c.digest, d.sum())
-	c.report.Digest = hex.EncodeToString(c.digest.Sum(nil))
 	return d.err
 }
 
