@@ -60,10 +60,6 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	verifier, err := auth.New(cfg.Auth)
-	if err != nil {
-		return nil, err
-	}
 	models, err := newModels(cfg.LLM, log)
 	if err != nil {
 		return nil, err
@@ -79,8 +75,13 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	if keys == nil {
 		log.Info("texts are stored as they are: storage.encryption.keyset_file is not set")
 	}
+	verifier, err := auth.New(cfg.Auth, nil, log)
+	if err != nil {
+		return nil, errors.Join(err, models.close(), store.Close())
+	}
 	events, err := openJournal(cfg.Storage, store.ID(), keys, log)
 	if err != nil {
+		verifier.Close()
 		return nil, errors.Join(err, models.close(), store.Close())
 	}
 	s := &Server{cfg: cfg, log: log, store: store, journal: events, models: models, verifier: verifier}

@@ -195,6 +195,7 @@ func stopListening(ctx context.Context, servers []*http.Server) error {
 // close releases what the server stands on. Nothing uses it any more.
 func (s *Server) close() error {
 	s.sockets.Wait()
+	s.verifier.Close()
 	return errors.Join(s.models.close(), s.journal.Close(), s.store.Close())
 }
 
