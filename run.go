@@ -2,7 +2,6 @@ package parley
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,7 +27,7 @@ const readGrace = 250 * time.Millisecond
 // that is bound. An address that cannot be listened on is an error at once, and the server is shut down.
 func (s *Server) Run(ctx context.Context, ready func(addr string)) error {
 	s.warnOfOpenOrigins()
-	certificates, err := s.certificates()
+	certificate, err := s.certificate()
 	if err != nil {
 		return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
 	}
@@ -49,15 +48,18 @@ func (s *Server) Run(ctx context.Context, ready func(addr string)) error {
 	mux := http.NewServeMux()
 	s.Register(mux)
 	app := s.httpServer(mux)
-	app.TLSConfig = certificates
+	if certificate != nil {
+		app.TLSConfig = certificate.config()
+		goroutines.Go(func() { certificate.follow(running) })
+	}
 	servers := []*http.Server{serve(app, func() error {
-		if certificates != nil {
+		if certificate != nil {
 			return app.ServeTLS(public, "", "")
 		}
 		return app.Serve(public)
 	})}
 	s.log.Info("listening", "addr", public.Addr().String(), "path_prefix", s.cfg.Server.PathPrefix,
-		"tls", certificates != nil)
+		"tls", certificate != nil)
 	if operations != nil {
 		ops := s.httpServer(s.operations())
 		servers = append(servers, serve(ops, func() error { return ops.Serve(operations) }))
@@ -100,17 +102,17 @@ func (s *Server) listen(ctx context.Context) (public, operations net.Listener, e
 	return public, operations, nil
 }
 
-// certificates reads the configured certificate; nil: none is configured.
-func (s *Server) certificates() (*tls.Config, error) {
+// certificate reads the configured certificate; nil: none is configured.
+func (s *Server) certificate() (*certificate, error) {
 	files := s.cfg.Server.TLS
 	if files.CertFile == "" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+	c, err := loadCertificate(files, s.log)
 	if err != nil {
 		return nil, fmt.Errorf("server.tls: %w", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+	return c, nil
 }
 
 func (s *Server) httpServer(h http.Handler) *http.Server {

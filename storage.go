@@ -9,6 +9,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/config"
+	"github.com/parley-chat/parley/internal/auth"
 	"github.com/parley-chat/parley/internal/journal"
 	"github.com/parley-chat/parley/internal/seal"
 	"github.com/parley-chat/parley/internal/store/mongo"
@@ -28,9 +29,14 @@ var (
 // storageTimeout bounds opening the storage and asking whether it is there.
 const storageTimeout = 10 * time.Second
 
-// Check reports whether the storage of a valid configuration can be reached, and opened with the configured keys. It asks
-// once: whoever checks can do so again.
+// Check reports whether there are keys for tokens, and whether the storage of a valid configuration can be reached, and
+// opened with the configured keys. It asks once: whoever checks can do so again.
 func Check(ctx context.Context, cfg config.Config) error {
+	verifier, err := auth.New(cfg.Auth, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	verifier.Close()
 	cfg.Storage.Retry.MaxAttempts = 1
 	keys, err := readKeys(cfg.Storage)
 	if err != nil {

@@ -37,13 +37,14 @@ type TLS struct {
 	KeyFile  string `koanf:"key_file"`
 }
 
-// Auth is how tokens are verified: by exactly one of the first three.
+// Auth is how tokens are verified: by exactly one of JWTSecret, JWTPublicKeyFile and JWKSURL.
 type Auth struct {
-	JWTSecret        string `koanf:"jwt_secret" secret:"true"` // HS256
-	JWTPublicKeyFile string `koanf:"jwt_public_key_file"`      // RS256, ES256 or EdDSA, as the key's type says
-	JWKSURL          string `koanf:"jwks_url"`
-	Issuer           string `koanf:"issuer"`   // the iss that a token must have; empty: any
-	Audience         string `koanf:"audience"` // the aud that a token must have; empty: any
+	JWTSecret         string `koanf:"jwt_secret" secret:"true"`          // HS256
+	PreviousJWTSecret string `koanf:"previous_jwt_secret" secret:"true"` // of tokens from before jwt_secret was changed; empty: none
+	JWTPublicKeyFile  string `koanf:"jwt_public_key_file"`               // RS256, ES256 or EdDSA, as the key's type says
+	JWKSURL           string `koanf:"jwks_url"`
+	Issuer            string `koanf:"issuer"`   // the iss that a token must have; empty: any
+	Audience          string `koanf:"audience"` // the aud that a token must have; empty: any
 }
 
 // WebSocket is who may connect, and the limits of a connection.

@@ -18,7 +18,6 @@ import (
 
 // notYetRead are the keys that can be set and that no code reads. The list only shrinks: a feature takes its keys out.
 var notYetRead = []string{
-	"auth.jwks_url",
 	"websocket.max_connections_per_address",
 	"rate_limit.messages.limit",
 	"rate_limit.messages.window",

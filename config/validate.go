@@ -29,7 +29,6 @@ func (c Config) check() problems {
 	oneOf(&ps, "log.format", c.Log.Format, "json", "text")
 	c.checkRanges(&ps)
 	c.checkBounds(&ps)
-	c.checkUnavailable(&ps)
 	return ps
 }
 
@@ -95,17 +94,32 @@ func (a Auth) check(ps *problems) {
 	switch {
 	case len(set) == 0:
 		ps.add("auth.jwt_secret", "is required: there is no way to verify tokens",
-			"set it to what `parley keygen` prints (or set auth.jwt_public_key_file)")
+			"set it to what `parley keygen` prints (or set auth.jwt_public_key_file or auth.jwks_url)")
 	case len(set) > 1:
 		ps.add("auth", "has "+strings.Join(set, " and "), "keep the one that your tokens are signed for")
 	}
-	if a.JWTSecret != "" {
-		if weakness := secretWeakness(a.JWTSecret); weakness != "" {
-			ps.add("auth.jwt_secret", weakness, "run `parley keygen` and use what it prints")
-		}
+	checkSecret(ps, "auth.jwt_secret", a.JWTSecret)
+	switch {
+	case a.PreviousJWTSecret == "":
+	case a.JWTSecret == "":
+		ps.add("auth.previous_jwt_secret", "has no auth.jwt_secret that comes after it", "set that, or remove this one")
+	case a.PreviousJWTSecret == a.JWTSecret:
+		ps.add("auth.previous_jwt_secret", "is the same as auth.jwt_secret",
+			"set auth.jwt_secret to what `parley keygen` prints, and keep the old one here until its tokens have expired")
+	default:
+		checkSecret(ps, "auth.previous_jwt_secret", a.PreviousJWTSecret)
 	}
 	if a.JWKSURL != "" && !isWebURL(a.JWKSURL) {
 		ps.add("auth.jwks_url", "is not an http or https URL", "write it like https://id.example.com/jwks.json")
+	}
+}
+
+func checkSecret(ps *problems, key, secret string) {
+	if secret == "" {
+		return
+	}
+	if weakness := secretWeakness(secret); weakness != "" {
+		ps.add(key, weakness, "run `parley keygen` and use what it prints")
 	}
 }
 

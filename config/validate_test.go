@@ -219,13 +219,52 @@ func TestR18_2_AdminsAreLimitedMoreStrictly(t *testing.T) {
 	}
 }
 
-func TestWhatThisVersionLacksIsRefused(t *testing.T) {
+func TestOneKeyVerifiesTokens(t *testing.T) {
 	cfg := validConfig()
 	cfg.Auth.JWTSecret, cfg.Auth.JWKSURL = "", "https://id.example/jwks.json"
-	for _, p := range wantProblems(t, cfg.Validate(), "auth.jwks_url") {
-		if !strings.Contains(p.Problem, "is not available in this version") {
-			t.Error(p)
-		}
+	wantProblems(t, cfg.Validate())
+	cfg.Auth.JWKSURL = "id.example/jwks.json"
+	wantProblems(t, cfg.Validate(), "auth.jwks_url")
+	cfg.Auth.JWTSecret, cfg.Auth.JWKSURL = strongSecret, "https://id.example/jwks.json"
+	wantProblems(t, cfg.Validate(), "auth")
+}
+
+func TestThePreviousSecret(t *testing.T) {
+	const previous = "q7ZJ3vT9mXc2RkW8yLhN4sDgB6fPeUaV"
+	for name, c := range map[string]struct {
+		secret, previous string
+		keys             []string
+		says             string
+	}{
+		"strong":      {strongSecret, previous, nil, ""},
+		"short":       {strongSecret, previous[:31], []string{"auth.previous_jwt_secret"}, "31 characters"},
+		"placeholder": {strongSecret, "changemechangemechangemechangeme", []string{"auth.previous_jwt_secret"}, "placeholder"},
+		"the same":    {strongSecret, strongSecret, []string{"auth.previous_jwt_secret"}, "the same"},
+		"alone":       {"", previous, []string{"auth.jwt_secret", "auth.previous_jwt_secret"}, "comes after it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := validConfig()
+			cfg.Auth.JWTSecret, cfg.Auth.PreviousJWTSecret = c.secret, c.previous
+			err := cfg.Validate()
+			found := wantProblems(t, err, c.keys...)
+			if p := found["auth.previous_jwt_secret"]; p != nil && !strings.Contains(p.Problem, c.says) {
+				t.Errorf("got %v", p)
+			}
+			if err != nil && strings.Contains(err.Error(), c.previous) {
+				t.Errorf("the secret is shown: %v", err)
+			}
+		})
+	}
+	cfg := validConfig()
+	cfg.Auth = config.Auth{JWKSURL: "https://id.example/jwks.json", PreviousJWTSecret: previous}
+	wantProblems(t, cfg.Validate(), "auth.previous_jwt_secret")
+}
+
+func TestThePreviousSecretComesFromAFile(t *testing.T) {
+	const previous = "q7ZJ3vT9mXc2RkW8yLhN4sDgB6fPeUaV"
+	cfg, err := config.Load(write(t, valid), []string{"PARLEY_AUTH_PREVIOUS_JWT_SECRET_FILE=" + write(t, previous+"\n")}, nil)
+	if err != nil || cfg.Auth.PreviousJWTSecret != previous || strings.Contains(cfg.Redacted(), previous) {
+		t.Errorf("%v, %s", err, cfg.Redacted())
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -157,7 +158,7 @@ func TestToken(t *testing.T) {
 	if code != 0 || stderr != "" {
 		t.Fatalf("exit code %d, stderr %q", code, stderr)
 	}
-	verifier, err := auth.New(config.Auth{JWTSecret: secret, Issuer: "us", Audience: "chat"})
+	verifier, err := auth.New(config.Auth{JWTSecret: secret, Issuer: "us", Audience: "chat"}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

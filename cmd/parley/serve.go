@@ -119,7 +119,7 @@ func checkCommand(environ []string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration, and that storage can be reached",
-		Long:  "Check does what serve does before it listens. It exits with 2 for the configuration, with 1 for storage.",
+		Long:  "Check does what serve does before it listens. It exits with 2 for the configuration, with 1 for storage and for keys of tokens that cannot be read.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load(cmd, config.Default())

@@ -5,6 +5,7 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"strings"
 	"time"
@@ -24,27 +25,54 @@ const (
 	maxClaimBytes = 256 // of sub, name and jti
 )
 
-// Verifier checks tokens. It is safe for concurrent use.
+// Verifier checks tokens. It is safe for concurrent use. Close ends it.
 type Verifier struct {
-	parser *jwt.Parser
-	key    any
+	parser      *jwt.Parser
+	key         func(*jwt.Token) (any, error)
+	keys        *keySet      // nil: the key is configured
+	revocations *Revocations // nil: nothing is revoked
 }
 
-// New makes a verifier for the configured key: HS256 for a secret; for a public key the one algorithm that its type
-// allows. A token cannot choose another.
-func New(cfg config.Auth) (*Verifier, error) {
-	method, key := jwt.SigningMethod(jwt.SigningMethodHS256), any([]byte(cfg.JWTSecret))
+// New makes a verifier for the configured key: HS256 for a secret; for a public key, be it configured or published at
+// the configured URL, the one algorithm that its type allows. A token cannot choose another. Tokens that revocations, which may be
+// nil, hold are refused.
+//
+// Keys that are published are fetched before New returns, and again in the background until [Verifier.Close].
+func New(cfg config.Auth, revocations *Revocations, log *slog.Logger) (*Verifier, error) {
+	v := &Verifier{revocations: revocations}
+	algorithms := []string{jwt.SigningMethodHS256.Alg()}
 	switch {
-	case cfg.JWTSecret == "" && cfg.JWTPublicKeyFile == "":
-		return nil, errors.New("auth: neither a secret nor a public key")
-	case cfg.JWTSecret == "":
-		var err error
-		if method, key, err = readPublicKey(cfg.JWTPublicKeyFile); err != nil {
+	case cfg.JWTSecret != "":
+		v.key = one(secrets(cfg))
+	case cfg.JWTPublicKeyFile != "":
+		method, key, err := readPublicKey(cfg.JWTPublicKeyFile)
+		if err != nil {
 			return nil, fmt.Errorf("auth.jwt_public_key_file: %w", err)
 		}
+		algorithms, v.key = []string{method.Alg()}, one(key)
+	case cfg.JWKSURL != "":
+		keys, err := newKeySet(cfg.JWKSURL, newTransport(), log)
+		if err != nil {
+			return nil, fmt.Errorf("auth.jwks_url: %w", err)
+		}
+		algorithms, v.key, v.keys = publicKeyAlgorithms, keys.find, keys
+	default:
+		return nil, errors.New("auth: neither a secret nor a public key")
 	}
+	v.parser = newParser(cfg, algorithms)
+	return v, nil
+}
+
+// Close ends what runs in the background and waits for it. Tokens can still be verified, with the keys that are known.
+func (v *Verifier) Close() {
+	if v.keys != nil {
+		v.keys.close()
+	}
+}
+
+func newParser(cfg config.Auth, algorithms []string) *jwt.Parser {
 	options := []jwt.ParserOption{
-		jwt.WithValidMethods([]string{method.Alg()}),
+		jwt.WithValidMethods(algorithms),
 		jwt.WithLeeway(Leeway),
 		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
@@ -56,7 +84,20 @@ func New(cfg config.Auth) (*Verifier, error) {
 	if cfg.Audience != "" {
 		options = append(options, jwt.WithAudience(cfg.Audience))
 	}
-	return &Verifier{parser: jwt.NewParser(options...), key: key}, nil
+	return jwt.NewParser(options...)
+}
+
+// secrets gives the secret that tokens are signed with, and the one before it while it is still good.
+func secrets(cfg config.Auth) any {
+	keys := []jwt.VerificationKey{[]byte(cfg.JWTSecret)}
+	if cfg.PreviousJWTSecret != "" {
+		keys = append(keys, []byte(cfg.PreviousJWTSecret))
+	}
+	return jwt.VerificationKeySet{Keys: keys}
+}
+
+func one(key any) func(*jwt.Token) (any, error) {
+	return func(*jwt.Token) (any, error) { return key, nil }
 }
 
 // Verify checks a token and returns the user that it speaks for. Any error is a [chat.Error] of
@@ -74,6 +115,9 @@ func (v *Verifier) Verify(token string) (chat.User, error) {
 	if err != nil {
 		return chat.User{}, malformed(err)
 	}
+	if v.revocations != nil && v.revocations.Revoked(user) {
+		return chat.User{}, unauthenticated("the token was revoked", errors.New("revoked"))
+	}
 	return user, nil
 }
 
@@ -82,7 +126,7 @@ func (v *Verifier) keyFor(token *jwt.Token) (any, error) {
 	if _, critical := token.Header["crit"]; critical {
 		return nil, errors.New("crit is not supported")
 	}
-	return v.key, nil
+	return v.key(token)
 }
 
 // refusals are what a token can be refused for, and what is shown then; what is more telling stands first. The parser's
@@ -123,8 +167,11 @@ func unauthenticated(message string, cause error) *chat.Error {
 
 func malformed(cause error) *chat.Error { return unauthenticated(isMalformed, cause) }
 
-// endOfTime is the last moment that RFC 3339 can write: the end of the year 9999.
-const endOfTime = 253402300799
+// The first and the last second that RFC 3339 can write: the begin of the year 0 and the end of 9999.
+const (
+	beginOfTime = -62167219200
+	endOfTime   = 253402300799
+)
 
 func userOf(claims jwt.MapClaims) (chat.User, error) {
 	sub, err := text(claims, "sub")
@@ -146,11 +193,15 @@ func userOf(claims jwt.MapClaims) (chat.User, error) {
 	if err != nil {
 		return chat.User{}, err
 	}
-	expires, err := expiry(claims["exp"])
+	expires, err := date(claims, "exp")
 	if err != nil {
 		return chat.User{}, err
 	}
-	return chat.User{ID: sub, Name: name, Roles: roles, TokenID: id, ExpiresAt: expires}, nil
+	issued, err := date(claims, "iat")
+	if err != nil {
+		return chat.User{}, err
+	}
+	return chat.User{ID: sub, Name: name, Roles: roles, TokenID: id, IssuedAt: issued, ExpiresAt: expires}, nil
 }
 
 func checkSubject(sub string) error {
@@ -209,17 +260,21 @@ func stringArray(value any) ([]string, error) {
 	return roles, nil
 }
 
-// expiry reads exp, which the parser has seen to be there and to be a number.
-func expiry(value any) (time.Time, error) {
+// date reads a claim that is a date, in whole seconds; zero where it is absent.
+func date(claims jwt.MapClaims, name string) (time.Time, error) {
+	value, present := claims[name]
+	if !present {
+		return time.Time{}, nil
+	}
 	seconds, ok := value.(float64)
-	if !ok || seconds > endOfTime {
-		return time.Time{}, errors.New("exp is no date")
+	if !ok || seconds < beginOfTime || seconds > endOfTime {
+		return time.Time{}, errors.New(name + " is no date")
 	}
 	return time.Unix(int64(math.Floor(seconds)), 0).UTC(), nil
 }
 
 // Sign makes an HS256 token for user that is valid from now for ttl, at least a second. Empty fields of user, issuer
-// and audience are left out; user.ExpiresAt is not looked at.
+// and audience are left out; its times are not looked at.
 func Sign(secret string, user chat.User, issuer, audience string, now time.Time, ttl time.Duration) (string, error) {
 	err := checkSubject(user.ID)
 	switch {

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -31,10 +32,11 @@ const secret = "MHCBZVZB4XQIBVVRPZSWRFXKPRNQ3XGD7Y2KAEF5LJUWTVCSO6QD"
 
 func verifier(t *testing.T, cfg config.Auth) *auth.Verifier {
 	t.Helper()
-	v, err := auth.New(cfg)
+	v, err := auth.New(cfg, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(v.Close)
 	return v
 }
 
@@ -101,6 +103,9 @@ func TestVerifyChecksTheClaims(t *testing.T) {
 		"not yet within the leeway": {jwt.MapClaims{"nbf": now + 30}, ""},
 		"issued later":              {jwt.MapClaims{"iat": now + 31}, "not valid"},
 		"issued within the leeway":  {jwt.MapClaims{"iat": now + 30}, ""},
+		"iat is text":               {jwt.MapClaims{"iat": "x"}, "malformed"},
+		"iat before all dates":      {jwt.MapClaims{"iat": -1e300}, "malformed"},
+		"iat beyond all dates":      {jwt.MapClaims{"iat": 1e300}, "the token"},
 		"nbf is text":               {jwt.MapClaims{"nbf": "x"}, "malformed"},
 		"roles is a string":         {jwt.MapClaims{"roles": "admin"}, "malformed"},
 		"roles is an object":        {jwt.MapClaims{"roles": map[string]any{"admin": true}}, "malformed"},
@@ -125,6 +130,45 @@ func TestVerifyChecksTheClaims(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestWhenATokenWasIssued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := verifier(t, config.Auth{JWTSecret: secret})
+		now := time.Now()
+		for iat, want := range map[any]time.Time{
+			now.Unix(): now, float64(now.Unix()) + 0.9: now, nil: {},
+		} {
+			claims := jwt.MapClaims{"sub": "a", "exp": now.Add(time.Hour).Unix()}
+			if iat != nil {
+				claims["iat"] = iat
+			}
+			user, err := v.Verify(sign(t, jwt.SigningMethodHS256, []byte(secret), claims))
+			if err != nil || !user.IssuedAt.Equal(want) {
+				t.Errorf("iat %v is %v (%v), want %v", iat, user.IssuedAt, err, want)
+			}
+		}
+	})
+}
+
+func TestThePreviousSecretIsGoodToo(t *testing.T) {
+	const previous = "q7ZJ3vT9mXc2RkW8yLhN4sDgB6fPeUaV"
+	v := verifier(t, config.Auth{JWTSecret: secret, PreviousJWTSecret: previous})
+	claims := jwt.MapClaims{"sub": "a", "exp": time.Now().Add(time.Hour).Unix()}
+	for key, good := range map[string]bool{secret: true, previous: true, previous + secret: false, "": false} {
+		token := sign(t, jwt.SigningMethodHS256, []byte(key), claims)
+		if _, err := v.Verify(token); good && err != nil {
+			t.Error(err)
+		} else if !good {
+			wantRefused(t, err, token, "not valid")
+		}
+	}
+	token := sign(t, jwt.SigningMethodHS256, []byte(previous), claims)
+	_, err := verifier(t, config.Auth{JWTSecret: secret}).Verify(token)
+	wantRefused(t, err, token, "not valid")
+	expired := sign(t, jwt.SigningMethodHS256, []byte(previous), jwt.MapClaims{"sub": "a", "exp": time.Now().Add(-time.Hour).Unix()})
+	_, err = v.Verify(expired)
+	wantRefused(t, err, expired, "expired")
 }
 
 func TestALongNameIsCut(t *testing.T) {
@@ -252,7 +296,7 @@ func TestPublicKeysThatCannotBeUsed(t *testing.T) {
 		"no public key":        {JWTPublicKeyFile: pemFile(t, "PUBLIC KEY", []byte("x"))},
 		"of 1024 bits is too":  {JWTPublicKeyFile: pemFile(t, "PUBLIC KEY", pkix(t, shortRSAKey))},
 	} {
-		if _, err := auth.New(cfg); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := auth.New(cfg, nil, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want …%s…", err, want)
 		}
 	}
@@ -270,9 +314,9 @@ func TestSignedTokensVerify(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		user.ExpiresAt = time.Now().Add(time.Hour).UTC()
+		user.IssuedAt, user.ExpiresAt = time.Now().UTC(), time.Now().Add(time.Hour).UTC()
 		if got.ID != user.ID || got.Name != user.Name || !slices.Equal(got.Roles, user.Roles) ||
-			got.TokenID != user.TokenID || !got.ExpiresAt.Equal(user.ExpiresAt) {
+			got.TokenID != user.TokenID || !got.IssuedAt.Equal(user.IssuedAt) || !got.ExpiresAt.Equal(user.ExpiresAt) {
 			t.Errorf("got %+v, want %+v", got, user)
 		}
 		time.Sleep(time.Hour + 30*time.Second)

@@ -15,8 +15,16 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// minRSABits is what RFC 7518 §3.3 asks of a key for RS256.
-const minRSABits = 2048
+// RFC 7518 §3.3 asks for 2048 bits of a key for RS256. A key far beyond what anybody uses would only cost time.
+const (
+	minRSABits = 2048
+	maxRSABits = 16384
+)
+
+// publicKeyAlgorithms are those of [methodOf].
+var publicKeyAlgorithms = []string{
+	jwt.SigningMethodRS256.Alg(), jwt.SigningMethodES256.Alg(), jwt.SigningMethodEdDSA.Alg(),
+}
 
 // readPublicKey reads a PEM file with one public key, as PKIX ("PUBLIC KEY") or PKCS #1 ("RSA PUBLIC KEY"), and gives
 // the algorithm that goes with it.
@@ -41,18 +49,27 @@ func readPublicKey(path string) (jwt.SigningMethod, any, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("no public key: %w", err)
 	}
+	method, err := methodOf(key)
+	return method, key, err
+}
+
+// methodOf gives the one algorithm that a public key is used with.
+func methodOf(key any) (jwt.SigningMethod, error) {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
-		if k.N.BitLen() < minRSABits {
-			return nil, nil, fmt.Errorf("an RSA key of %d bits is too short: use %d or more", k.N.BitLen(), minRSABits)
+		switch bits := k.N.BitLen(); {
+		case bits < minRSABits:
+			return nil, fmt.Errorf("an RSA key of %d bits is too short: use %d or more", bits, minRSABits)
+		case bits > maxRSABits:
+			return nil, fmt.Errorf("an RSA key of %d bits is too long: use %d or fewer", bits, maxRSABits)
 		}
-		return jwt.SigningMethodRS256, k, nil
+		return jwt.SigningMethodRS256, nil
 	case *ecdsa.PublicKey:
 		if k.Curve == elliptic.P256() {
-			return jwt.SigningMethodES256, k, nil
+			return jwt.SigningMethodES256, nil
 		}
 	case ed25519.PublicKey:
-		return jwt.SigningMethodEdDSA, k, nil
+		return jwt.SigningMethodEdDSA, nil
 	}
-	return nil, nil, errors.New("not a key for RS256, ES256 (P-256) or EdDSA (Ed25519)")
+	return nil, errors.New("not a key for RS256, ES256 (P-256) or EdDSA (Ed25519)")
 }
