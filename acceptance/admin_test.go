@@ -182,13 +182,13 @@ func TestWhatStaffDoIsRecorded(t *testing.T) {
 	s := startServer(t, eliza)
 	ann := token("ann", "admin")
 	c := s.dial(token("alice"))
-	opened := c.open()
+	c.open()
 	session := "/api/v1/admin/sessions/" + c.session
 	agent := s.dial(token("gus", "agent"))
 	agent.open("session_id", c.session, "as", "agent")
 	agent.send("session.leave")
 	c.until("agent.left")
-	agent.open("session_id", c.session, "as", "observer")
+	s.dial(token("gus", "agent")).open("session_id", c.session, "as", "observer")
 	s.api("GET", session+"/messages", ann, nil)
 	s.api("POST", session+"/messages", ann, map[string]any{"message_id": "n1", "text": "a word for alice"})
 	s.api("POST", session+"/end", ann, nil)
@@ -238,5 +238,4 @@ func TestWhatStaffDoIsRecorded(t *testing.T) {
 	if all := s.pages("/api/v1/admin/audit?limit=50", ann, "id"); len(all) != len(want) {
 		t.Errorf("after a restart there are %d records, want %d", len(all), len(want))
 	}
-	_ = opened
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // reply is an answer of the HTTP API.
@@ -302,15 +303,24 @@ func TestBehindATrustedProxyTheForwardedHostCounts(t *testing.T) {
 	}
 }
 
+// A response in progress is read as far as it is stored: at each checkpoint.
 func TestAConversationCanBeReadWhileItIsWritten(t *testing.T) {
 	up := startUpstream(t)
-	s := startServer(t, up.models("stall-after-3"))
+	s := startServer(t, up.models("stall-after-3"), "storage: {checkpoint_interval: 20ms, sqlite: {path: parley.db}}\n")
 	c := s.dial(token("alice"))
 	c.open()
 	c.send("message.send", "message_id", "m1", "text", "go")
 	c.untilWords(3)
-	messages := s.api("GET", "/api/v1/sessions/"+c.session+"/messages", token("alice"), nil).items()
-	if len(messages) != 2 || messages[0].str("text") != "go" || messages[1].str("status") != "streaming" {
-		t.Errorf("while the answer is written the messages are %v", messages)
+	deadline := time.Now().Add(patience)
+	for {
+		messages := s.api("GET", "/api/v1/sessions/"+c.session+"/messages", token("alice"), nil).items()
+		if len(messages) == 2 && messages[1].str("status") == "streaming" && messages[1].str("text") == c.text[c.order[1]] {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("while the answer is written the messages are %v", messages)
+		}
 	}
+	c.send("response.cancel")
+	c.until("message.completed")
 }

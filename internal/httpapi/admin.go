@@ -65,7 +65,7 @@ func newAdminSession(s *chat.Session) adminSession {
 }
 
 func (h *Handler) adminListSessions(ctx context.Context, in *struct {
-	pageParams
+	PageParams
 	UserID        string    `query:"user_id" maxLength:"256"`
 	Status        string    `query:"status" enum:"active,ended"`
 	Assisted      string    `query:"assisted" enum:"true,false" doc:"Whether an agent has taken the session over."`
@@ -80,7 +80,7 @@ func (h *Handler) adminListSessions(ctx context.Context, in *struct {
 	return pageOfSessions(ctx, h, chat.SessionFilter{
 		UserID: in.UserID, Status: chat.SessionStatus(in.Status), Model: in.Model,
 		Assisted: truth(in.Assisted), HelpRequested: truth(in.HelpRequested), From: in.From, To: in.To,
-	}, chat.SessionOrder{By: chat.SessionSort(by), Descending: descending}, in.pageParams, newAdminSession)
+	}, chat.SessionOrder{By: chat.SessionSort(by), Descending: descending}, in.PageParams, newAdminSession)
 }
 
 // truth reads a parameter that may be absent.
@@ -91,7 +91,7 @@ func truth(s string) *bool {
 	return new(s == "true")
 }
 
-func (h *Handler) adminGetSession(ctx context.Context, in *sessionID) (*answer[adminSession], error) {
+func (h *Handler) adminGetSession(ctx context.Context, in *SessionID) (*answer[adminSession], error) {
 	s, err := h.find(ctx, in.ID, anybodys)
 	return answered(newAdminSession(&s), err)
 }
@@ -146,7 +146,7 @@ type posted struct {
 }
 
 func (h *Handler) adminPostMessage(ctx context.Context, in *struct {
-	sessionID
+	SessionID
 	Body body[postedMessage]
 },
 ) (*posted, error) {
@@ -188,7 +188,7 @@ func (h *Handler) post(ctx context.Context, id string, role chat.Role, message c
 	return event != nil, err
 }
 
-func (h *Handler) adminEndSession(ctx context.Context, in *sessionID) (*answer[adminSession], error) {
+func (h *Handler) adminEndSession(ctx context.Context, in *SessionID) (*answer[adminSession], error) {
 	found, err := h.find(ctx, in.ID, anybodys)
 	if err != nil {
 		return nil, err
@@ -220,7 +220,7 @@ func newConnection(c *router.ConnectionInfo) connection {
 }
 
 func (h *Handler) listConnections(_ context.Context, in *struct {
-	pageParams
+	PageParams
 	UserID    string `query:"user_id" maxLength:"256"`
 	SessionID string `query:"session_id" maxLength:"128"`
 },

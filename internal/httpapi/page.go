@@ -7,8 +7,9 @@ import (
 	"github.com/parley-chat/parley/chat"
 )
 
-// pageParams are how a list is asked for.
-type pageParams struct {
+// PageParams are how a list is asked for. It is exported, like others here, because huma looks only into embedded types
+// that are.
+type PageParams struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"200" default:"50" doc:"How many items a page has."`
 	Cursor string `query:"cursor" maxLength:"1024" doc:"The next_cursor of the page before."`
 }

@@ -46,8 +46,8 @@ func (h *Handler) listModels(context.Context, *struct{}) (*answer[page[model]], 
 	return &answer[page[model]]{page[model]{Items: items}}, nil
 }
 
-// sessionID is the part of a request's path that names a session. Any text is one that may not exist.
-type sessionID struct {
+// SessionID is the part of a request's path that names a session. Any text is one that may not exist.
+type SessionID struct {
 	ID string `path:"id"`
 }
 
@@ -81,17 +81,17 @@ func stored(err error) error {
 var sessionOrder = chat.SessionOrder{By: chat.SortByLastActive, Descending: true}
 
 func (h *Handler) listSessions(ctx context.Context, in *struct {
-	pageParams
+	PageParams
 	Status string `query:"status" enum:"active,ended" doc:"Only sessions in this state."`
 },
 ) (*answer[page[wire.Session]], error) {
 	filter := chat.SessionFilter{UserID: callerOf(ctx).User.ID, Status: chat.SessionStatus(in.Status)}
-	return pageOfSessions(ctx, h, filter, sessionOrder, in.pageParams, wire.NewSession)
+	return pageOfSessions(ctx, h, filter, sessionOrder, in.PageParams, wire.NewSession)
 }
 
 // pageOfSessions reads a page of a list of sessions. One that is being erased is left out, so a page may be short.
 func pageOfSessions[T any](
-	ctx context.Context, h *Handler, filter chat.SessionFilter, order chat.SessionOrder, params pageParams, shown func(*chat.Session) T,
+	ctx context.Context, h *Handler, filter chat.SessionFilter, order chat.SessionOrder, params PageParams, shown func(*chat.Session) T,
 ) (*answer[page[T]], error) {
 	type place struct {
 		Order chat.SessionOrder // of the list that the place is in
@@ -156,7 +156,7 @@ func show(s *session.Session) *answer[wire.Session] {
 	return &answer[wire.Session]{wire.NewSession(&record)}
 }
 
-func (h *Handler) getSession(ctx context.Context, in *sessionID) (*answer[wire.Session], error) {
+func (h *Handler) getSession(ctx context.Context, in *SessionID) (*answer[wire.Session], error) {
 	s, err := h.find(ctx, in.ID, owned(ctx))
 	return answered(wire.NewSession(&s), err)
 }
@@ -168,7 +168,7 @@ type sessionChange struct {
 }
 
 func (h *Handler) updateSession(ctx context.Context, in *struct {
-	sessionID
+	SessionID
 	Body body[sessionChange]
 },
 ) (*answer[wire.Session], error) {
@@ -188,7 +188,7 @@ func (h *Handler) updateSession(ctx context.Context, in *struct {
 	return show(s), nil
 }
 
-func (h *Handler) eraseSession(ctx context.Context, in *sessionID) (*nothing, error) {
+func (h *Handler) eraseSession(ctx context.Context, in *SessionID) (*nothing, error) {
 	may := func(s *chat.Session) bool { return s.UserID == callerOf(ctx).User.ID } // also one of which the erasure has begun
 	if err := h.cfg.Sessions.Erase(ctx, in.ID, chat.EndedByUser, may); err != nil {
 		return nil, err
@@ -197,7 +197,7 @@ func (h *Handler) eraseSession(ctx context.Context, in *sessionID) (*nothing, er
 	return &nothing{}, nil
 }
 
-func (h *Handler) endSession(ctx context.Context, in *sessionID) (*answer[wire.Session], error) {
+func (h *Handler) endSession(ctx context.Context, in *SessionID) (*answer[wire.Session], error) {
 	return h.end(ctx, in.ID, chat.EndedByUser, owned(ctx))
 }
 
@@ -217,8 +217,8 @@ func (h *Handler) end(
 
 // messageParams are how a session's messages are asked for.
 type messageParams struct {
-	sessionID
-	pageParams
+	SessionID
+	PageParams
 	Order  string `query:"order" enum:"asc,desc" default:"asc" doc:"asc: the oldest first; desc: the newest first."`
 	Before string `query:"before" maxLength:"64" doc:"A message's ID: only what comes before it."`
 }

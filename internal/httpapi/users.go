@@ -12,8 +12,8 @@ import (
 	"github.com/parley-chat/parley/internal/wire"
 )
 
-// userID is the part of a request's path that names a user: the sub of the user's tokens.
-type userID struct {
+// UserID is the part of a request's path that names a user: the sub of the user's tokens.
+type UserID struct {
 	ID string `path:"id" maxLength:"256"`
 }
 
@@ -52,7 +52,7 @@ func decodeRevocation(raw []byte) (r revocation, err error) {
 }
 
 func (h *Handler) revoke(ctx context.Context, in *struct {
-	userID
+	UserID
 	Body *body[revocation]
 },
 ) (*answer[revoked], error) {
@@ -75,7 +75,7 @@ type erased struct {
 	Sessions int `json:"sessions"`
 }
 
-func (h *Handler) eraseUser(ctx context.Context, in *userID) (*answer[erased], error) {
+func (h *Handler) eraseUser(ctx context.Context, in *UserID) (*answer[erased], error) {
 	var n int
 	err := h.audited(ctx, chat.AuditRecord{Action: audit.ActionEraseUser, UserID: in.ID}, func(ctx context.Context) (err error) {
 		n, err = h.cfg.EraseUser(ctx, in.ID)
@@ -106,7 +106,7 @@ func newAuditEntry(r *chat.AuditRecord) auditEntry {
 }
 
 func (h *Handler) listAudit(ctx context.Context, in *struct {
-	pageParams
+	PageParams
 	ActorID   string    `query:"actor_id" maxLength:"256"`
 	Action    string    `query:"action" maxLength:"64"`
 	UserID    string    `query:"user_id" maxLength:"256"`
