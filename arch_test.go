@@ -23,6 +23,7 @@ var floors = map[string]int{
 	"internal/llm":       2,
 	"internal/store":     2,
 	"internal/journal":   2,
+	"internal/ratelimit": 2,
 	"internal/session":   3,
 	"internal/userdata":  3,
 	"internal/router":    4,
