@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -115,5 +116,25 @@ func TestEraseRemovesAllOfOneUser(t *testing.T) {
 	}
 	if n, err := userdata.Erase(t.Context(), store, "alice", userdata.FromStore(store)); err != nil || n != 0 {
 		t.Errorf("again %d sessions are erased, error %v", n, err)
+	}
+}
+
+// What was done about a user is not theirs to take away: least of all that a token is revoked.
+func TestEraseKeepsWhatStaffDid(t *testing.T) {
+	store := filled(t)
+	revocation := chat.Revocation{UserID: "alice", TokenID: "t", At: at}
+	record := chat.AuditRecord{ID: "a", At: at, ActorID: "ann", Action: "token.revoke", UserID: "alice", SessionID: "s0"}
+	if err := errors.Join(store.AddRevocation(t.Context(), revocation), store.PutAudit(t.Context(), record)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := userdata.Erase(t.Context(), store, "alice", userdata.FromStore(store)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := store.Revocations(t.Context()); err != nil || len(got) != 1 || got[0] != revocation {
+		t.Errorf("the revocations are %+v, error %v", got, err)
+	}
+	got, err := store.Audit(t.Context(), chat.AuditFilter{}, chat.AuditPlace{}, 10)
+	if err != nil || len(got) != 1 || got[0] != record {
+		t.Errorf("the audit records are %+v, error %v", got, err)
 	}
 }

@@ -97,7 +97,9 @@ func TestNewerRecordsAreRefused(t *testing.T) {
 	createSessions(t, s, former, "s1")
 	must(t, s.InsertMessage(ctx, "s1", former, numbered(1)))
 	must(t, s.AddUsage(ctx, chat.UsageRecord{SessionID: "s1", MessageID: "m1", At: time.UnixMilli(0)}))
-	for _, c := range []*mongo.Collection{s.sessions, s.messages, s.usage} {
+	must(t, s.AddRevocation(ctx, chat.Revocation{UserID: "u", At: time.UnixMilli(0)}))
+	must(t, s.PutAudit(ctx, chat.AuditRecord{ID: "a", At: time.UnixMilli(0)}))
+	for _, c := range []*mongo.Collection{s.sessions, s.messages, s.usage, s.revocations, s.audit} {
 		_, err := c.UpdateMany(ctx, bson.D{}, set(bson.D{{Key: "v", Value: schemaVersion + 1}}))
 		must(t, err)
 	}
@@ -107,7 +109,14 @@ func TestNewerRecordsAreRefused(t *testing.T) {
 		"SessionsAfter": func() error { _, err := s.SessionsAfter(ctx, "", 9); return err },
 		"Message":       func() error { _, err := s.Message(ctx, "s1", "m1"); return err },
 		"Messages":      func() error { _, err := s.Messages(ctx, "s1", 0, 9); return err },
-		"UsageAfter":    func() error { _, err := s.UsageAfter(ctx, chat.UsageFilter{}, "", "", 9); return err },
+		"FindSessions": func() error {
+			_, err := s.FindSessions(ctx, chat.SessionFilter{}, chat.SessionOrder{}, chat.SessionPlace{}, 9)
+			return err
+		},
+		"MessagesFrom": func() error { _, err := s.MessagesFrom(ctx, "s1", 0, 9); return err },
+		"Revocations":  func() error { _, err := s.Revocations(ctx); return err },
+		"Audit":        func() error { _, err := s.Audit(ctx, chat.AuditFilter{}, chat.AuditPlace{}, 9); return err },
+		"UsageAfter":   func() error { _, err := s.UsageAfter(ctx, chat.UsageFilter{}, "", "", 9); return err },
 	} {
 		if err := read(); err == nil || !strings.Contains(err.Error(), "start the Parley that wrote it") {
 			t.Errorf("%s: got error %v, want one that says what to do", name, err)

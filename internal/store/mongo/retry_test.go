@@ -59,7 +59,8 @@ func losesConnections(t *testing.T, do storetest.Operation) {
 		for _, s := range sessions {
 			err = errors.Join(err, control.DeleteSession(t.Context(), s.ID, time.Time{}))
 		}
-		if err = errors.Join(err, control.DeleteUsage(t.Context(), chat.UsageFilter{}), control.SetSealCheck(t.Context(), "")); err != nil {
+		if err = errors.Join(err, control.DeleteUsage(t.Context(), chat.UsageFilter{}), control.ForgetStaff(t.Context()),
+			control.SetSealCheck(t.Context(), "")); err != nil {
 			t.Fatal(err)
 		}
 		if left := storetest.Contents(t, control); left != empty {

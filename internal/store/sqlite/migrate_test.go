@@ -302,7 +302,7 @@ func TestVersion3IsMigrated(t *testing.T) {
 	if err != nil || len(ended) != 1 || ended[0].ID != "ended" {
 		t.Errorf("the sessions of bob are %+v, error %v", ended, err)
 	}
-	third.Revision, third.Title = 1, "and now of version 4"
+	third.Revision, third.Title = 1, "and now of today"
 	if err := s.UpdateSession(t.Context(), &third); err != nil {
 		t.Errorf("the session does not go on: %v", err)
 	}
