@@ -373,23 +373,3 @@ func TestOverridesThatDoNotFitTogether(t *testing.T) {
 		t.Errorf("got %s", cfg.Redacted())
 	}
 }
-
-// Whatever a file holds, loading it ends, and what it says of it stays on lines of its own.
-func FuzzLoad(f *testing.F) {
-	for _, text := range []string{valid, "", "a: [", "- 1", "server: {addr: 1, tls: []}", "llm: {providers: [1, {}, null]}",
-		"session: {warn_threshold: 1e9, idle_timeout: 1}", "? {a: b}\n: c", "log: &a {level: *a}", "1: 2", "server.addr: x"} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		cfg, err := config.Load(write(t, text), nil, nil)
-		if err == nil && cfg.Validate() != nil {
-			t.Errorf("%q is loaded and not valid", text)
-		}
-		for _, p := range config.Problems(err) {
-			if strings.ContainsAny(p.Error(), "\n\r") {
-				t.Errorf("%q: a problem of several lines: %q", text, p.Error())
-			}
-		}
-		cfg.Redacted()
-	})
-}
