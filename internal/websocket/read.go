@@ -129,6 +129,9 @@ func (c *conn) readHeader(fragmented bool) (ws.Header, error) {
 		if err := ws.CheckHeader(h, state); err != nil {
 			return h, &protocolError{closeProtocolError, err.Error()}
 		}
+		if !c.frames.take(time.Now()) {
+			return h, &protocolError{closePolicy, "too many frames"}
+		}
 		switch {
 		case h.OpCode.IsControl():
 			if err := c.control(h); err != nil {
