@@ -20,6 +20,7 @@ const (
 	closeProtocolError = 1002
 	closeUnsupported   = 1003
 	closeInvalidUTF8   = 1007
+	closePolicy        = 1008
 	closeTooBig        = 1009
 	closeUnresponsive  = 4408
 )
@@ -44,7 +45,11 @@ type conn struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 
-	in    reader       // owned by the read loop
+	// Owned by the read loop, and by the command that it waits for.
+	in     reader
+	frames frameBucket
+	errors errorTimes
+
 	heard atomic.Int64 // when the client was last heard of, in nanoseconds after clockStart
 	busy  atomic.Bool  // a command is being carried out: nobody reads
 
@@ -201,7 +206,7 @@ func (c *conn) receive(data []byte) {
 		shown := chat.AsError(err)
 		c.log().Info("message refused", "type", frame.Type, "size", frame.Size, "code", shown.Code,
 			"field", shown.Field, "reason", shown.Message)
-		c.client.Answer(c.ctx, chat.ErrorNotice{Err: shown}, frame.Ref)
+		c.answerError(shown, frame.Ref)
 		return
 	}
 	if err := c.h.router.Do(c.ctx, c.client, frame.Command(), frame.Ref); err != nil {
@@ -221,7 +226,16 @@ func (c *conn) refuse(frame *wire.Frame, err error) {
 	}
 	c.log().Log(c.ctx, level, "command refused", "type", frame.Type, "code", shown.Code, "field", shown.Field,
 		"session", c.client.SessionID(), "error", err)
-	c.client.Answer(c.ctx, chat.ErrorNotice{Err: shown}, frame.Ref)
+	c.answerError(shown, frame.Ref)
+}
+
+// answerError tells a client what is wrong with its frame. One that errs too often is told that, too, and sent away.
+func (c *conn) answerError(e *chat.Error, ref string) {
+	c.client.Answer(c.ctx, chat.ErrorNotice{Err: e}, ref)
+	if c.errors.add(time.Now()) {
+		c.log().Info("too many frames were refused", "code", closePolicy, "last", e.Code)
+		c.Close(closePolicy, "too many errors")
+	}
 }
 
 func (f *closeFrame) grace() time.Duration {

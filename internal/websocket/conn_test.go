@@ -173,51 +173,6 @@ func test(t *testing.T, f func(t *testing.T, h *house, p *peer)) {
 	})
 }
 
-func TestRFC6455_5_4_FragmentsMakeOneMessage(t *testing.T) {
-	test(t, func(_ *testing.T, _ *house, p *peer) {
-		p.send(ws.NewFrame(ws.OpText, false, []byte(`{"type":"pi`)))
-		p.send(ws.NewPingFrame([]byte("in between")))
-		if op, data := p.read(); op != ws.OpPong || data != "in between" {
-			p.t.Errorf("a ping between fragments is answered with %v %q", op, data)
-		}
-		p.send(ws.NewFrame(ws.OpContinuation, false, nil))
-		p.send(ws.NewFrame(ws.OpContinuation, true, []byte(`ng"}`)))
-		p.expect("pong")
-	})
-}
-
-func TestRFC6455_ProtocolErrors(t *testing.T) {
-	masked := func(f ws.Frame) []byte { return ws.MustCompileFrame(ws.MaskFrame(f)) }
-	rsv := ws.NewTextFrame([]byte("x"))
-	rsv.Header.Rsv = 0b100
-	tests := []struct {
-		name string
-		sent []byte
-		code int
-	}{
-		{"5.1 an unmasked frame", ws.MustCompileFrame(ws.NewTextFrame([]byte("x"))), 1002},
-		{"5.2 a reserved bit", masked(rsv), 1002},
-		{"5.2 a reserved opcode", masked(ws.NewFrame(3, true, nil)), 1002},
-		{"5.4 a continuation of nothing", masked(ws.NewFrame(ws.OpContinuation, true, []byte("x"))), 1002},
-		{"5.4 a new message within another", append(masked(ws.NewFrame(ws.OpText, false, []byte("x"))), masked(ws.NewTextFrame([]byte("y")))...), 1002},
-		{"5.5 a fragmented control frame", masked(ws.NewFrame(ws.OpPing, false, nil)), 1002},
-		{"5.5 a long control frame", masked(ws.NewFrame(ws.OpPing, true, make([]byte, 126))), 1002},
-		{"5.5.1 a close frame of one byte", masked(ws.NewCloseFrame([]byte{3})), 1002},
-		{"5.5.1 a close code that is none", masked(ws.NewCloseFrame(ws.NewCloseFrameBody(1005, ""))), 1002},
-		{"5.5.1 a reason that is not UTF-8", masked(ws.NewCloseFrame(ws.NewCloseFrameBody(1000, "\xff"))), 1007},
-		{"5.6 a text that is not UTF-8", masked(ws.NewTextFrame([]byte("\xff"))), 1007},
-		{"a binary message", masked(ws.NewBinaryFrame([]byte("x"))), 1003},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			test(t, func(t *testing.T, _ *house, p *peer) {
-				go p.conn.Write(tt.sent) // the server may close before it has read all
-				p.closed(tt.code)
-			})
-		})
-	}
-}
-
 func TestBigMessages(t *testing.T) {
 	limit := 1000
 	head, tail := `{"type":"ping","x":"`, `"}`
@@ -243,21 +198,6 @@ func TestBigMessages(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestRFC6455_7_1_CloseHandshake(t *testing.T) {
-	for _, code := range []int{1000, 1012, 3000, 4000} {
-		test(t, func(_ *testing.T, _ *house, p *peer) {
-			p.send(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusCode(code), "bye")))
-			p.closed(code)
-		})
-	}
-	test(t, func(_ *testing.T, _ *house, p *peer) {
-		p.send(ws.NewCloseFrame(nil))
-		if op, data := p.read(); op != ws.OpClose || data != "" {
-			p.t.Errorf("an empty close frame is answered with %v %q", op, data)
-		}
-	})
 }
 
 func TestPingAndPong(t *testing.T) {

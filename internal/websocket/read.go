@@ -19,9 +19,16 @@ type reader struct {
 	early []byte // what had come with the handshake
 	buf   [256]byte
 	r, w  int
+	given uint64 // bytes in all
 }
 
 func (b *reader) Read(p []byte) (int, error) {
+	n, err := b.read(p)
+	b.given += uint64(n)
+	return n, err
+}
+
+func (b *reader) read(p []byte) (int, error) {
 	if len(b.early) > 0 {
 		n := copy(p, b.early)
 		if b.early = b.early[n:]; len(b.early) == 0 {
@@ -118,6 +125,7 @@ func (c *conn) readHeader(fragmented bool) (ws.Header, error) {
 		state = state.Set(ws.StateFragmented)
 	}
 	for {
+		start := c.in.given
 		h, err := ws.ReadHeader(&c.in)
 		switch {
 		case errors.Is(err, ws.ErrHeaderLengthMSB), errors.Is(err, ws.ErrHeaderLengthUnexpected):
@@ -126,8 +134,15 @@ func (c *conn) readHeader(fragmented bool) (ws.Header, error) {
 			return h, err
 		}
 		c.hear()
+		if c.in.given-start != uint64(ws.HeaderSize(h)) {
+			// §5.2: "the minimal number of bytes MUST be used to encode the length". The codec does not mind.
+			return h, &protocolError{closeProtocolError, "frame length not in its shortest form"}
+		}
 		if err := ws.CheckHeader(h, state); err != nil {
 			return h, &protocolError{closeProtocolError, err.Error()}
+		}
+		if !c.frames.take(time.Now()) {
+			return h, &protocolError{closePolicy, "too many frames"}
 		}
 		switch {
 		case h.OpCode.IsControl():

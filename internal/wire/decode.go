@@ -28,9 +28,12 @@ type Frame struct {
 // Decode reads the shape of a frame: a JSON object with a known type. Names are matched exactly. On error the frame
 // still has its Type and Ref, as far as they could be read.
 //
-// The errors are of the codes invalid_json, invalid_message (for ref and type) and unknown_type.
+// The errors are of the codes invalid_json, invalid_message (for ref, type and too many fields) and unknown_type.
 func Decode(data []byte) (*Frame, error) {
 	f := &Frame{Size: len(data)}
+	if err := checkShape(data); err != nil {
+		return f, err
+	}
 	// The decoder's own error is dropped: it may quote what a client sent, and that must not reach a log.
 	if json.Unmarshal(data, &f.fields) != nil || f.fields == nil {
 		return f, chat.NewError(chat.CodeInvalidJSON, "the frame is not a JSON object")

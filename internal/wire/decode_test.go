@@ -148,6 +148,7 @@ func FuzzDecode(f *testing.F) {
 		`{"type":"ping","ref":"a"}`, `{"type":"session.open","after":3,"epoch":"E","metadata":{"a":"b"}}`,
 		`{"type":"message.send","message_id":"a","text":"\ud800\u202e"}`, `{"type":"session.update","title":"\r\n"}`,
 		`{"type":"typing","active":1}`, `{"type":null}`, `[[[[`,
+		nested(wire.MaxDepth-1, `[`, `]`), nested(wire.MaxDepth, `{"a":`, `}`), crowded(wire.MaxFields), crowded(wire.MaxFields + 1),
 	} {
 		f.Add([]byte(seed))
 	}
@@ -177,5 +178,6 @@ func FuzzDecode(f *testing.F) {
 		if !json.Valid(data) {
 			t.Fatalf("%q is no JSON and is let through as %#v", data, cmd)
 		}
+		staysTheSame(t, frame)
 	})
 }
