@@ -315,7 +315,9 @@ func TestTrustedProxiesAreConfigured(t *testing.T) {
 	}
 }
 
-func TestTLSIsConfigured(t *testing.T) {
+// writeCertificate writes a new certificate to cert.pem in a folder, and its key to key.pem.
+func writeCertificate(t *testing.T, dir string) *x509.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -332,34 +334,53 @@ func TestTLSIsConfigured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	files := map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "PRIVATE KEY", Bytes: private}}
 	for name, block := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	tlsKeys := "tls: {cert_file: " + dir + "/cert.pem, key_file: " + dir + "/key.pem}"
-	s := startServer(t, eliza, "server: {addr: 127.0.0.1:0, operations_addr: 127.0.0.1:0, "+tlsKeys+"}\n")
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return cert
+}
+
+// dialTLS connects to a server that has to have a certificate.
+func (s *server) dialTLS(cert *x509.Certificate) *client {
+	s.t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(cert)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	s.t.Cleanup(transport.CloseIdleConnections)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	conn, _, err := websocket.Dial(ctx, "wss://"+s.addr+"/ws", &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}},
-		HTTPHeader: http.Header{"Authorization": {"Bearer " + token("alice")}},
+		HTTPClient: &http.Client{Transport: transport}, HTTPHeader: http.Header{"Authorization": {"Bearer " + token("alice")}},
 	})
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	defer conn.CloseNow()
-	c := newClient(t, conn)
+	s.t.Cleanup(func() { conn.CloseNow() })
+	return newClient(s.t, conn)
+}
+
+func TestTLSIsConfigured(t *testing.T) {
+	dir := t.TempDir()
+	cert := writeCertificate(t, dir)
+	tlsKeys := "tls: {cert_file: " + dir + "/cert.pem, key_file: " + dir + "/key.pem}"
+	s := startServer(t, eliza, "server: {addr: 127.0.0.1:0, operations_addr: 127.0.0.1:0, "+tlsKeys+"}\n")
+	c := s.dialTLS(cert)
 	c.open()
 	c.ask("q", "hello")
+
+	renewed := writeCertificate(t, dir)
+	if expires, _ := s.awaitLog("the certificate was renewed")["expires"].(string); !strings.HasPrefix(expires, renewed.NotAfter.Format(time.DateOnly)) {
+		t.Errorf("the certificate that is served expires at %s", expires)
+	}
+	s.dialTLS(renewed).open()
+	c.ask("q2", "are you there?") // as it was before
 
 	code, stderr := refusedConfig(t, eliza, "server: {tls: {cert_file: "+dir+"/key.pem, key_file: "+dir+"/cert.pem}}\n")
 	if code != 2 || !strings.Contains(stderr, "server.tls") {
