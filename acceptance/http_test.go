@@ -75,6 +75,7 @@ func (s *server) api(method, path, token string, body any, header ...string) rep
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	tell(string(raw))
 	answer := reply{status: resp.StatusCode, header: resp.Header, raw: string(raw)}
 	if len(raw) > 0 && json.Unmarshal(raw, &answer.body) != nil {
 		s.t.Errorf("%s %s is answered with what is no JSON: %.200s", method, path, raw)

@@ -41,5 +41,10 @@ func run(m *testing.M) int {
 			return 1
 		}
 	}
-	return mongotest.Main(m).Run()
+	code := mongotest.Main(m).Run()
+	keepSecret("auth.jwt_secret", secret)
+	if !checkSecrets(os.Stdout) && code == 0 {
+		code = 1
+	}
+	return code
 }

@@ -102,7 +102,7 @@ func getJSON(t testing.TB, url string, v any) {
 // models gives the llm section of a configuration with models by the names of the upstream's scripts.
 func (u *upstream) models(names ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "llm:\n  providers:\n    - {id: up, type: openai, base_url: %q, api_key: upstream-key-%s}\n  models:\n", u.url+"/v1", "9f2c")
+	fmt.Fprintf(&b, "llm:\n  providers:\n    - {id: up, type: openai, base_url: %q, api_key: %s}\n  models:\n", u.url+"/v1", keepSecret("a provider's API key", "upstream-key-9f2c"))
 	for _, n := range names {
 		fmt.Fprintf(&b, "    - {id: %s, name: %s, targets: [up/%s]}\n", n, n, n)
 	}
@@ -219,6 +219,7 @@ func (s *server) watch(cmd *exec.Cmd, stderr io.Reader, exited chan struct{}) {
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
+		tell(lines.Text())
 		s.mu.Lock()
 		s.logs = append(s.logs, lines.Text())
 		close(s.more)
@@ -302,6 +303,7 @@ func runParley(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	if ctx.Err() != nil {
 		t.Fatalf("parley %q does not end", args)
 	}
+	tell(errs.String())
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
@@ -315,5 +317,5 @@ func tokenFor(user string, ttl time.Duration, roles ...string) string {
 	if err != nil {
 		panic(err)
 	}
-	return signed
+	return keepSecret("a token", signed)
 }

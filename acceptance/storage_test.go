@@ -33,6 +33,7 @@ func keyset(t *testing.T, args ...string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "keyset.json")
 	text := parleyOK(t, append([]string{"keygen", "--encryption"}, args...)...)
+	keepSecret("a keyset", strings.TrimSpace(text))
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func signedBy(t *testing.T, method jwt.SigningMethod, key any, kid string, chang
 	if err != nil {
 		t.Fatal(err)
 	}
-	return signed
+	return keepSecret("a token", signed)
 }
 
 // admits reports how the server answers who comes with a token: "open", or the status and the code of the refusal.

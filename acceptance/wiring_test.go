@@ -43,6 +43,7 @@ func (s *server) metrics() map[string]string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	tell(string(body))
 	samples := make(map[string]string)
 	for line := range strings.Lines(string(body)) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "#" {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -74,8 +75,8 @@ func play(t *testing.T, stream string, seed uint64) (*conn, *tape) {
 	r := ponger{router.New(router.Config{}, nil, verifier{}, log)}
 	h := New(Config{
 		MaxMessageBytes: fuzzLimit, PingInterval: time.Hour, PongTimeout: time.Hour, WriteTimeout: time.Hour,
-	}, r, verifier{}, anyOrigin{}, log)
-	client, err := r.Admit(chat.User{ID: "alice", ExpiresAt: time.Now().Add(24 * time.Hour)}, "")
+	}, r, nil, log)
+	client, err := r.Admit(chat.User{ID: "alice", ExpiresAt: time.Now().Add(24 * time.Hour)}, netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}
