@@ -34,8 +34,8 @@ type Verifier struct {
 }
 
 // New makes a verifier for the configured key: HS256 for a secret; for a public key, be it configured or published at
-// the configured URL, the one algorithm that its type allows. A token cannot choose another. Tokens that revocations, which may be
-// nil, hold are refused.
+// the configured URL, the one algorithm that its type allows. A token cannot choose another. Tokens that were revoked
+// are refused; revocations may be nil.
 //
 // Keys that are published are fetched before New returns, and again in the background until [Verifier.Close].
 func New(cfg config.Auth, revocations *Revocations, log *slog.Logger) (*Verifier, error) {

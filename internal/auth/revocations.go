@@ -68,16 +68,16 @@ func (r *Revocations) Close() {
 	r.done.Wait()
 }
 
-// OnChange has f called after each time that something new is revoked, here or elsewhere: then [Revocations.Revoked] knows
-// it already. It replaces what was given before. f must not call Close.
+// OnChange has f called each time that something new was revoked, here or elsewhere; [Revocations.Revoked] knows it
+// already. It replaces what was given before. f must not call Close.
 func (r *Revocations) OnChange(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.onChange = f
 }
 
-// Revoke revokes one token, or all of a user's that were issued until now. What it returns without an error for is stored, and in
-// force on this server.
+// Revoke revokes one token, or all of a user's that were issued by a time. Without an error it is stored, in force on
+// this server, and told to who asked for that by OnChange.
 func (r *Revocations) Revoke(ctx context.Context, revocation chat.Revocation) error {
 	if revocation.UserID == "" || revocation.At.IsZero() {
 		return errors.New("revoke: it is not said whose tokens, or when")
