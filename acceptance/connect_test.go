@@ -129,7 +129,8 @@ func TestTokenThatExpiresClosesTheConnection(t *testing.T) {
 	if f := d.until("auth.refreshed"); f.str("ref") != "r" || f.str("expires_at") == "" {
 		t.Errorf("the refresh is answered with %v", f)
 	}
-	for until := time.Now().Add(2500 * time.Millisecond); time.Now().Before(until); {
+	pace := time.Tick(20 * time.Millisecond)
+	for until := time.Now().Add(2500 * time.Millisecond); time.Now().Before(until); <-pace {
 		d.quiet()
 	}
 }

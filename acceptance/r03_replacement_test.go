@@ -3,6 +3,7 @@
 package acceptance_test
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -51,8 +52,11 @@ func TestR03_2_ClosingCancelsTheGoroutines(t *testing.T) {
 	}
 	idle := s.lowest("go_goroutines")
 	network.stop()
-	for range 20_000 {
-		stuck.send("ping", "ref", strings.Repeat("x", 64))
+	for i := range 50 { // receipts of 3 MB, which is more than sockets hold
+		stuck.send("message.send", "message_id", fmt.Sprint("long", i), "text", strings.Repeat("x", 60_000), "interrupt", true)
+	}
+	for range 100 { // and more answers than wait for a writer
+		stuck.send("ping")
 	}
 	s.rises("go_goroutines", idle+2)
 	next := s.dial(token("alice"))
