@@ -16,13 +16,6 @@ import (
 	"github.com/parley-chat/parley/internal/llm/llmtest"
 )
 
-// unlimited keeps what counts a user's or an address's doings out of a test of something else.
-const unlimited = `rate_limit:
-  messages: {limit: 1000000, window: 1s}
-  requests: {limit: 1000000, window: 1s}
-  unauthenticated: {limit: 1000000, window: 1s}
-`
-
 // garbage is a kind of what no client should send, and the answers that are proper.
 type garbage struct {
 	name   string
@@ -162,7 +155,7 @@ func TestTenThousandFramesOfGarbage(t *testing.T) {
 	const seed = 20260314
 	t.Logf("seed %d", seed)
 	up := startUpstream(t)
-	s := startServer(t, up.scripted("stream_timeout: 10m\nidle_timeout: 5m\nfirst_token_timeout: 5m", fmt.Sprint("gate-", words)), unlimited)
+	s := startServer(t, up.scripted("stream_timeout: 10m\nidle_timeout: 5m\nfirst_token_timeout: 5m", fmt.Sprint("gate-", words)))
 	bystander := s.dial(token("bob"))
 	bystander.open()
 	bystander.send("message.send", "message_id", "q", "text", "hi")
@@ -232,7 +225,7 @@ func total(answers []map[string]int) string {
 
 // A client that sends nothing but errors has each of them answered, and then it is sent away.
 func TestClientOfErrorsOnlyIsClosed(t *testing.T) {
-	s := startServer(t, eliza, unlimited)
+	s := startServer(t, eliza)
 	bystander := s.dial(token("bob"))
 	bystander.open()
 	c := s.dial(token("alice"))

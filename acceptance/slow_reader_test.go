@@ -72,7 +72,7 @@ func discard(ctx context.Context, conn *websocket.Conn) {
 // not grow; the stuck one is closed, comes back, and has the exact text in the end.
 func TestClientThatStopsReadingHarmsNobody(t *testing.T) {
 	up := startUpstream(t)
-	s := startServer(t, up.models(fmt.Sprint("words-", longAnswer), "echo"), "websocket: {write_timeout: 2s}\n", unlimited)
+	s := startServer(t, up.models(fmt.Sprint("words-", longAnswer), "echo"), "websocket: {write_timeout: 2s}\n")
 	network := startProxy(t, s.addr)
 	b := s.dial(token("bob"))
 	b.open("model", "echo")

@@ -20,6 +20,7 @@ const PONG_WITHIN = 10_000;
 
 /** Close codes after which no reconnect would help. */
 const FINAL_CODES = new Map([
+  [1008, "forbidden"], // it broke the rules, and would again
   [4401, "unauthenticated"],
   [4403, "forbidden"],
   [4409, "replaced"],
