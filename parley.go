@@ -189,7 +189,7 @@ func (s *Server) sessionConfig() session.Config {
 	}
 }
 
-// apiMethods are the methods that the HTTP API answers, if only to refuse them. Patterns without a method would not
+// apiMethods are the methods that the WebSocket and the HTTP API answer, if only to refuse them. Patterns without a method would not
 // go together with an app's own "GET /".
 var apiMethods = []string{
 	http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
@@ -198,9 +198,9 @@ var apiMethods = []string{
 // Register sets up the public routes on mux, under the configured path prefix.
 func (s *Server) Register(mux *http.ServeMux) {
 	prefix := s.cfg.Server.PathPrefix
-	mux.Handle("GET "+prefix+"/ws", s.sockets)
 	api := http.StripPrefix(prefix, s.newAPI())
 	for _, method := range apiMethods {
+		mux.Handle(method+" "+prefix+"/ws", s.sockets)
 		mux.Handle(method+" "+prefix+"/api/", api)
 	}
 	mux.Handle("GET "+prefix+"/openapi.json", api)

@@ -212,7 +212,7 @@ func TestBadRequestsAreRefusedWithCodeAndField(t *testing.T) {
 		{"POST", "/api/v1/sessions", alice, `{"metadata": {"a": 1}}`, "400 invalid_message", "metadata"},
 		{"POST", "/api/v1/sessions", alice, `{"metadata": {"a": "` + strings.Repeat("x", 5000) + `"}}`, "400 invalid_message", "metadata"},
 		{"POST", "/api/v1/sessions", alice, `{"title": "` + strings.Repeat("x", 201) + `"}`, "400 invalid_message", "title"},
-		{"POST", "/api/v1/sessions", alice, `{"title": "` + strings.Repeat("x", 200_000) + `"}`, "413 invalid_request", ""},
+		{"POST", "/api/v1/sessions", alice, `{"title": "` + strings.Repeat("x", 200_000) + `"}`, "413 message_too_large", ""},
 		{"PATCH", "/api/v1/sessions/" + id, alice, nil, "400 invalid_request", ""},
 		{"PATCH", "/api/v1/sessions/" + id, alice, `{"title": ["x"]}`, "400 invalid_message", "title"},
 		{"GET", "/api/v1/sessions?limit=0", alice, nil, "400 invalid_request", "limit"},
@@ -227,6 +227,7 @@ func TestBadRequestsAreRefusedWithCodeAndField(t *testing.T) {
 		{"POST", "/api/v1/admin/sessions/" + id + "/messages", ann, `{"message_id": "x", "text": " "}`, "400 invalid_message", "text"},
 		{"POST", "/api/v1/admin/sessions/" + id + "/messages", ann, `{"message_id": "x", "text": "y", "role": "user"}`, "400 invalid_message", "role"},
 		{"POST", "/api/v1/admin/users/bob/revoke", ann, `{"expires_at": "soon"}`, "400 invalid_message", "expires_at"},
+		{"POST", "/api/v1/admin/users/bob/revoke", ann, `{"expires_at": "2001-02-03T04:05:06Z"}`, "400 invalid_message", "expires_at"},
 		{"DELETE", "/api/v1/admin/connections", ann, nil, "400 invalid_request", "user_id"},
 		{"GET", "/api/v1/admin/connections/nosuch", ann, nil, "404 invalid_request", ""},
 		{"GET", "/api/v1/nosuch", alice, nil, "404 invalid_request", ""},
@@ -287,6 +288,13 @@ func TestPagesOfAllowedOriginsMayUseTheAPI(t *testing.T) {
 		if r := s.api("GET", "/api/v1/sessions", token("alice"), nil, "Origin", origin); r.code() != foreign {
 			t.Errorf("a page of %s: %d %s", origin, r.status, r.raw)
 		}
+	}
+	// As with an image of another site's page: it is not counted against who looks at the page.
+	if r := s.api("GET", "/api/v1/sessions", "", nil, "Sec-Fetch-Site", "cross-site"); r.code() != foreign {
+		t.Errorf("another site's image: %d %s", r.status, r.raw)
+	}
+	if r := s.api("POST", "/api/v1/sessions", token("alice"), `{"title": "x"}`, "Content-Type", "application/x-www-form-urlencoded"); r.status != 201 {
+		t.Errorf("JSON under another name, as curl sends it: %d %s", r.status, r.raw)
 	}
 	if r := s.api("GET", "/api/v1/sessions", token("alice"), nil, "Origin", "http://"+s.addr); r.status != 200 {
 		t.Errorf("its own page: %d %s", r.status, r.raw)

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/publicsuffix"
 )
 
 // Validate checks that everything required is there and that every value is in its range. The error joins a [Problem]
@@ -127,7 +129,12 @@ const originForms = "write scheme://host or scheme://host:port, or https://*.exa
 
 func (c Config) checkOrigins(ps *problems) {
 	for i, o := range c.WebSocket.AllowedOrigins {
-		if _, err := ParseOrigin(o); err != nil {
+		origin, err := ParseOrigin(o)
+		if suffix, _ := publicsuffix.PublicSuffix(origin.Host); err == nil && origin.Subdomains && suffix == origin.Host {
+			ps.add(at("websocket.allowed_origins", i), strconv.Quote(o)+" is everybody's: anybody can have a name under "+suffix,
+				"name the hosts that are yours")
+		}
+		if err != nil {
 			fix := originForms
 			if o == "*" {
 				fix = "list the origins of your pages, or set websocket.allow_any_origin to give up the check"

@@ -67,6 +67,8 @@ func TestR19_5_ValuesOutOfRange(t *testing.T) {
 			func(c *config.Config) { c.WebSocket.AllowedOrigins = []string{"a.example"} },
 			func(c *config.Config) { c.WebSocket.AllowedOrigins = []string{"null"} },
 			func(c *config.Config) { c.WebSocket.AllowedOrigins = []string{"https://*"} },
+			func(c *config.Config) { c.WebSocket.AllowedOrigins = []string{"https://*.co.uk"} },
+			func(c *config.Config) { c.WebSocket.AllowedOrigins = []string{"https://*.github.io"} },
 		},
 		"ui.frame_ancestors[0]": {
 			func(c *config.Config) { c.UI.FrameAncestors = []string{"https://x; script-src *"} },

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/parley-chat/parley/chat"
@@ -43,7 +44,8 @@ type Gate struct {
 	limits   Limits
 	log      *slog.Logger
 
-	mu       sync.Mutex // guards the field below
+	noted    atomic.Bool // there are refusals: without them nobody needs the lock
+	mu       sync.Mutex  // guards the field below
 	refusals map[string]int
 }
 
@@ -71,7 +73,12 @@ func (g *Gate) Enter(r *http.Request) (Caller, error) {
 		return c, err
 	}
 	network := forwarded.Network(c.Address)
-	if d := g.limits.Unauthenticated.Check(network); !d.Allowed {
+	d := g.limits.Unauthenticated.Check(network)
+	g.noteRefusals(network.String(), d.Allowed, func(n int) {
+		g.log.Warn("security: too many failed attempts from an address", "address", c.Address.String(), "path", r.URL.Path,
+			"limit", d.Limit, "window", d.Window.String(), "refused", n)
+	})
+	if !d.Allowed {
 		return c, refused(d, "too many failed attempts from your address: wait a moment")
 	}
 	if !g.origins.Allowed(r) {
@@ -109,27 +116,44 @@ func (g *Gate) ChargeAdmin(c Caller, r *http.Request, header http.Header, roles 
 	}
 	d := g.limits.Admin.Allow(c.User.ID)
 	tell(header, d)
-	n := g.countRefusals(c.User.ID, d.Allowed)
-	if d.Allowed {
-		return nil
-	}
-	if bits.OnesCount(uint(n)) == 1 { // the 1st, 2nd, 4th, 8th …: a flood of requests is none of lines
+	g.noteRefusals("admin "+c.User.ID, d.Allowed, func(n int) {
 		g.log.Warn("security: admin rate limit exceeded", "user", c.User.ID, "address", c.Address.String(), "method", r.Method,
 			"path", r.URL.Path, "limit", d.Limit, "window", d.Window.String(), "refused", n)
+	})
+	if !d.Allowed {
+		return refused(d, "too many requests to admin endpoints: wait a moment")
 	}
-	return refused(d, "too many requests to admin endpoints: wait a moment")
+	return nil
 }
 
-// countRefusals gives how many requests of an admin were refused one after another.
-func (g *Gate) countRefusals(userID string, allowed bool) int {
+// maxNoted is of how many whose requests are refused it is known how many they were.
+const maxNoted = 10_000
+
+// noteRefusals counts how many requests of somebody's were refused one after another, and has the 1st, 2nd, 4th, 8th …
+// told: a flood of requests is none of lines.
+func (g *Gate) noteRefusals(whose string, allowed bool, tell func(n int)) {
+	if n := g.countRefusals(whose, allowed); bits.OnesCount(uint(n)) == 1 {
+		tell(n)
+	}
+}
+
+func (g *Gate) countRefusals(whose string, allowed bool) int {
+	if allowed && !g.noted.Load() {
+		return 0
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if allowed {
-		delete(g.refusals, userID)
+		delete(g.refusals, whose)
+		g.noted.Store(len(g.refusals) > 0)
 		return 0
 	}
-	g.refusals[userID]++
-	return g.refusals[userID]
+	g.noted.Store(true)
+	if len(g.refusals) >= maxNoted {
+		clear(g.refusals)
+	}
+	g.refusals[whose]++
+	return g.refusals[whose]
 }
 
 func refused(d ratelimit.Decision, message string) error {

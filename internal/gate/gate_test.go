@@ -102,6 +102,21 @@ func TestChecksComeInTheProtocolsOrder(t *testing.T) {
 		wantCode(t, "another address", enter(from(request("alice"), "192.0.2.2:1")), "")
 		time.Sleep(time.Minute)
 		wantCode(t, "after the window", enter(request("alice")), "")
+		if n := strings.Count(d.log.String(), "too many failed attempts from an address"); n != 2 {
+			t.Errorf("two refusals are told by %d lines:\n%s", n, d.log.String())
+		}
+	})
+}
+
+// A page could otherwise use up the attempts of whoever looks at it, with images.
+func TestWhatAnotherSitesPageLoadsIsNoAttempt(t *testing.T) {
+	withDoor(t, func(t *testing.T, d *door) {
+		for range 20 {
+			_, err := d.Enter(request("", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors"))
+			wantCode(t, "an image", err, chat.CodeOriginForbidden)
+		}
+		_, err := d.Enter(request("alice", "Sec-Fetch-Site", "same-origin"))
+		wantCode(t, "its own page", err, "")
 	})
 }
 

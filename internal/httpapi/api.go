@@ -162,8 +162,11 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, caller gate.Cal
 
 func (h *Handler) logRefusal(ctx context.Context, method, path string, caller gate.Caller, err error) {
 	shown, level := chat.AsError(err), slog.LevelInfo
-	if shown.Code == chat.CodeInternal || shown.Code == chat.CodeStorageUnavailable {
+	switch shown.Code {
+	case chat.CodeInternal, chat.CodeStorageUnavailable:
 		level = slog.LevelError
+	case chat.CodeRateLimited:
+		level = slog.LevelDebug // a flood of requests is none of lines; the gate tells of it
 	}
 	h.cfg.Log.Log(ctx, level, "request refused", "code", shown.Code, "method", method, "path", path,
 		"address", caller.Address.String(), "user", caller.User.ID, "field", shown.Field, "error", err)

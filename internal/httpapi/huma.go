@@ -76,8 +76,11 @@ func asProblem(_ huma.Context, _ string, body any) (any, error) {
 		return body, nil
 	}
 	e := chat.NewError(chat.CodeInvalidRequest, model.Detail)
-	if model.Status == http.StatusInternalServerError {
+	switch model.Status {
+	case http.StatusInternalServerError:
 		e = chat.AsError(errors.New(model.Detail))
+	case http.StatusRequestEntityTooLarge:
+		e.Code = chat.CodeMessageTooLarge
 	}
 	if len(model.Errors) > 0 {
 		switch detail := model.Errors[0]; detail.Location {
@@ -107,6 +110,14 @@ type problemContext struct{ humaContext }
 
 // SetStatus implements [huma.Context].
 func (c problemContext) SetStatus(status int) { c.humaContext.SetStatus(statusOf(status)) }
+
+// Header implements [huma.Context]. Whatever a body is said to be, it is read as JSON.
+func (c problemContext) Header(name string) string {
+	if name == "Content-Type" {
+		return "application/json"
+	}
+	return c.humaContext.Header(name)
+}
 
 // Unwrap gives the context that is wrapped.
 func (c problemContext) Unwrap() huma.Context { return c.humaContext }

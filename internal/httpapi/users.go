@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -47,6 +48,8 @@ func decodeRevocation(raw []byte) (r revocation, err error) {
 		return r, chat.InvalidField("jti", "it is too long")
 	case utf8.RuneCountInString(r.Reason) > wire.MaxReasonLength:
 		return r, chat.InvalidField("reason", "it is too long")
+	case !r.ExpiresAt.IsZero() && !r.ExpiresAt.After(time.Now()):
+		return r, chat.InvalidField("expires_at", "it has passed: the revocation would be over at once")
 	}
 	return r, nil
 }
@@ -61,7 +64,11 @@ func (h *Handler) revoke(ctx context.Context, in *struct {
 		return nil, err
 	}
 	r := chat.Revocation{UserID: in.ID, TokenID: wanted.TokenID, At: chat.Now(), Until: wanted.ExpiresAt}
-	err = h.audited(ctx, chat.AuditRecord{Action: audit.ActionRevoke, UserID: in.ID, Detail: wanted.Reason},
+	detail := wanted.Reason
+	if wanted.TokenID != "" {
+		detail = strings.TrimSuffix("jti "+wanted.TokenID+": "+detail, ": ")
+	}
+	err = h.audited(ctx, chat.AuditRecord{Action: audit.ActionRevoke, UserID: in.ID, Detail: detail},
 		func(ctx context.Context) error { return stored(h.cfg.Revocations.Revoke(ctx, r)) })
 	out := revoked{UserID: r.UserID, TokenID: r.TokenID, RevokedAt: wire.Time(r.At)}
 	if !r.Until.IsZero() {

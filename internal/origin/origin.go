@@ -51,12 +51,16 @@ func (p *Policy) AnyAllowed() bool {
 }
 
 // Allowed reports whether the page that a request comes from may make it. A request without an Origin does not come
-// from a browser's page and passes; "null", of sandboxed and local pages, is foreign.
+// from a browser's page and passes, unless the browser says that another site's page made it, as with an image
+// (Sec-Fetch-Site, https://www.w3.org/TR/fetch-metadata/): no such page has a token to send. "null", of sandboxed and
+// local pages, is foreign.
 func (p *Policy) Allowed(r *http.Request) bool {
 	origins := r.Header.Values("Origin")
 	switch {
-	case len(origins) == 0 || p.AnyAllowed():
+	case p.AnyAllowed():
 		return true
+	case len(origins) == 0:
+		return r.Header.Get("Sec-Fetch-Site") != "cross-site"
 	case len(origins) > 1:
 		return false
 	}

@@ -68,8 +68,11 @@ func (h *Handler) Wait() { h.connections.Wait() }
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	client, err := h.admit(w, r)
 	if err != nil {
-		shown := chat.AsError(err)
-		h.log.Info("connection refused", "code", shown.Code, "address", h.gate.Address(r).String(), "error", err)
+		shown, level := chat.AsError(err), slog.LevelInfo
+		if shown.Code == chat.CodeRateLimited {
+			level = slog.LevelDebug // a flood of requests is none of lines
+		}
+		h.log.Log(r.Context(), level, "connection refused", "code", shown.Code, "address", h.gate.Address(r).String(), "error", err)
 		w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455 §4.4: what would be understood
 		wire.WriteProblem(w, shown)
 		return
