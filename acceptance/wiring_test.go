@@ -269,7 +269,7 @@ func TestLimitsOfConnectionsAreConfigured(t *testing.T) {
 	if _, resp, err := s.tryDial(token("carol"), nil); err == nil || problem(t, resp) != "429 connection_limit" {
 		t.Errorf("a connection too many gets %v", resp)
 	}
-	for s.metrics()["parley_connections"] != "1" {
+	for pace := time.Tick(20 * time.Millisecond); s.metrics()["parley_connections"] != "1"; <-pace {
 		c.quietly()
 	}
 	deaf.closedWith(4408)

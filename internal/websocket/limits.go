@@ -8,8 +8,8 @@ import "time"
 // Every frame costs a little, a ping or an empty fragment as much as any. A browser sends a few in a second; the burst
 // is what may have gathered while a slow command was carried out, or a message in a thousand fragments.
 const (
-	framesPerSecond = 200
-	frameBurst      = 1000
+	framesPerSecond = 500
+	frameBurst      = 3000
 )
 
 // A client whose frames are refused and refused again is broken, or is looking for a hole.
