@@ -27,6 +27,7 @@ const readGrace = 250 * time.Millisecond
 // that is bound. An address that cannot be listened on is an error at once, and the server is shut down.
 func (s *Server) Run(ctx context.Context, ready func(addr string)) error {
 	s.warnOfOpenOrigins()
+	s.warnOfFewFiles(fileLimit())
 	certificate, err := s.certificate()
 	if err != nil {
 		return errors.Join(err, s.Shutdown(context.WithoutCancel(ctx)))
@@ -127,12 +128,47 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 	}
 }
 
+// spareFiles are the descriptors beside those of WebSocket connections: for the storage, the journal, providers, health.
+const spareFiles = 200
+
+// warnOfFewFiles says that connections will fail long before the configured limit refuses them, where that is so.
+func (s *Server) warnOfFewFiles(limit uint64) {
+	if needed := uint64(s.cfg.WebSocket.MaxConnections) + spareFiles; limit > 0 && limit < needed {
+		s.log.Warn("the limit of open files is too low for websocket.max_connections: raise it (ulimit -n, LimitNOFILE), or lower the key",
+			"limit", limit, "max_connections", s.cfg.WebSocket.MaxConnections, "needed", needed)
+	}
+}
+
 // Shutdown ends the server: no connection and no response begins any more; those in progress may finish until shortly
 // before ctx's deadline, then responses are interrupted and stored, and connections are cut. It returns [ErrForced]
-// where that had to be done.
+// where that had to be done, and logs each of them. It returns soon after ctx has ended, whatever hangs; what does is
+// then left as it is.
 func (s *Server) Shutdown(ctx context.Context) error { return s.shutdown(ctx, nil) }
 
+// lastGrace is how long after its deadline a shutdown may still take to end what it has just forced.
+const lastGrace = 500 * time.Millisecond
+
 func (s *Server) shutdown(ctx context.Context, servers []*http.Server) error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.drain(ctx, servers) }() // nobody can wait for what hangs
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(lastGrace):
+		s.log.Error("shutdown hangs, and is left as it is", "responses", s.sessions.Running(), "connections", s.router.Connections())
+		for _, server := range servers {
+			_ = server.Close() // so that nobody waits for them
+		}
+		return ErrForced
+	}
+}
+
+func (s *Server) drain(ctx context.Context, servers []*http.Server) error {
 	soft, cancel := beforeDeadline(ctx)
 	defer cancel()
 	s.router.StartDraining()
@@ -145,8 +181,8 @@ func (s *Server) shutdown(ctx context.Context, servers []*http.Server) error {
 	}
 	cut := s.router.Drain(soft)
 	stuck := s.router.Close(ctx)
+	unanswered := stopListening(soft, servers) // what it cuts leaves time to store
 	unstored := s.sessions.Close(ctx)
-	unanswered := stopListening(ctx, servers)
 
 	if interrupted > 0 || cut > 0 || stuck > 0 || unstored != nil || unanswered != nil {
 		s.log.Warn("shutdown forced", "interrupted_responses", interrupted, "cut_connections", cut,

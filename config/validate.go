@@ -52,6 +52,9 @@ func (s Server) check(ps *problems) {
 	for i, p := range s.TrustedProxies {
 		if !p.IsValid() {
 			ps.add(at("server.trusted_proxies", i), "is no address range", "use netip.ParsePrefix")
+		} else if p.Addr().Is4In6() {
+			ps.add(at("server.trusted_proxies", i), p.String()+" is an IPv4 range written as IPv6, and matches nothing",
+				"write it like 10.0.0.0/8")
 		}
 	}
 	if (s.TLS.CertFile == "") != (s.TLS.KeyFile == "") {

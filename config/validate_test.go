@@ -56,8 +56,13 @@ func TestR19_5_ValuesOutOfRange(t *testing.T) {
 			func(c *config.Config) { c.Server.PathPrefix = "/a/../b" },
 			func(c *config.Config) { c.Server.PathPrefix = "/{x}" },
 		},
-		"server.shutdown_timeout":   {func(c *config.Config) { c.Server.ShutdownTimeout = 0 }},
-		"server.trusted_proxies[0]": {func(c *config.Config) { c.Server.TrustedProxies = make([]netip.Prefix, 1) }},
+		"server.shutdown_timeout": {func(c *config.Config) { c.Server.ShutdownTimeout = 0 }},
+		"server.trusted_proxies[0]": {
+			func(c *config.Config) { c.Server.TrustedProxies = make([]netip.Prefix, 1) },
+			func(c *config.Config) {
+				c.Server.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("::ffff:10.0.0.0/104")}
+			},
+		},
 		"server.tls": {
 			func(c *config.Config) { c.Server.TLS.CertFile = "x" },
 			func(c *config.Config) { c.Server.TLS.KeyFile = "x" },

@@ -201,6 +201,12 @@ func userOf(claims jwt.MapClaims) (chat.User, error) {
 	if err != nil {
 		return chat.User{}, err
 	}
+	if _, err := date(claims, "nbf"); err != nil { // beyond what the parser can compare
+		return chat.User{}, err
+	}
+	if now := time.Now().UTC().Truncate(time.Second); issued.After(now) {
+		issued = now // by a clock that is ahead: a revocation of this moment is to cover it
+	}
 	return chat.User{ID: sub, Name: name, Roles: roles, TokenID: id, IssuedAt: issued, ExpiresAt: expires}, nil
 }
 
@@ -210,7 +216,7 @@ func checkSubject(sub string) error {
 		return errors.New("sub is missing")
 	case len(sub) > maxClaimBytes:
 		return fmt.Errorf("sub is longer than %d bytes", maxClaimBytes)
-	case chat.CleanLine(sub) != sub:
+	case chat.CleanLine(sub) != sub, strings.ContainsRune(sub, utf8.RuneError): // of which several could be meant
 		return errors.New("sub has characters that an ID must not have")
 	}
 	return nil

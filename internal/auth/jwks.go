@@ -113,7 +113,7 @@ func (s *keySet) find(token *jwt.Token) (any, error) {
 	}
 	id := keyID{kid, token.Method.Alg()}
 	key, known := s.lookup(id)
-	if !known && kid != "" && s.readAgain() {
+	if !known && s.readAgain() {
 		key, known = s.lookup(id)
 	}
 	if !known {

@@ -37,6 +37,13 @@ func (p Proxies) Client(r *http.Request) netip.Addr {
 	return client
 }
 
+// Unbelieved reports whether a request seems to come through a proxy that is not among these: a peer of a private network
+// says for whom it asks. Then all the proxy's clients are one.
+func (p Proxies) Unbelieved(r *http.Request) bool {
+	peer := parseAddr(r.RemoteAddr)
+	return r.Header.Get("X-Forwarded-For") != "" && (peer.IsPrivate() || peer.IsLoopback()) && !p.trust(peer)
+}
+
 // URL gives the scheme and the host that a request was made to: those that a trusted proxy tells, else its own.
 func (p Proxies) URL(r *http.Request) (scheme, host string) {
 	scheme, host = "http", r.Host
@@ -86,12 +93,18 @@ func parseAddr(s string) netip.Addr {
 	return addr.Unmap().WithZone("")
 }
 
+// translated is where IPv4 addresses stand within IPv6 ones behind a translator (RFC 6052 §2.1).
+var translated = netip.MustParsePrefix("64:ff9b::/96")
+
 // Network is the part of an address that one subscriber has: an IPv4 address, or the first 64 bits of an IPv6 address,
 // within which anybody may choose another one (RFC 4291 §2.5.4, RFC 8981).
 func Network(addr netip.Addr) netip.Prefix {
 	bits := 64
-	if addr.Is4() {
+	switch {
+	case addr.Is4():
 		bits = 32
+	case translated.Contains(addr):
+		bits = 128
 	}
 	network, err := addr.Prefix(bits)
 	if err != nil {

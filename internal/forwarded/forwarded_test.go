@@ -47,7 +47,7 @@ func TestClient(t *testing.T) {
 
 func TestNetworkIsASubscriber(t *testing.T) {
 	for addr, want := range map[string]string{
-		"192.0.2.1": "192.0.2.1/32", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "2001:db8:1:2::ffff": "2001:db8:1:2::/64",
+		"192.0.2.1": "192.0.2.1/32", "64:ff9b::192.0.2.1": "64:ff9b::c000:201/128", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "2001:db8:1:2::ffff": "2001:db8:1:2::/64",
 	} {
 		if got := forwarded.Network(netip.MustParseAddr(addr)); got.String() != want {
 			t.Errorf("%s: got %s, want %s", addr, got, want)

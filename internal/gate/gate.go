@@ -44,6 +44,7 @@ type Gate struct {
 	limits   Limits
 	log      *slog.Logger
 
+	warned   atomic.Bool // of a proxy that is not known
 	noted    atomic.Bool // there are refusals: without them nobody needs the lock
 	mu       sync.Mutex  // guards the field below
 	refusals map[string]int
@@ -60,8 +61,15 @@ type Caller struct {
 	Address netip.Addr
 }
 
-// Address gives the client's address.
-func (g *Gate) Address(r *http.Request) netip.Addr { return g.proxies.Client(r) }
+// Address gives the client's address. A proxy that is not known as one is warned of, once.
+func (g *Gate) Address(r *http.Request) netip.Addr {
+	client := g.proxies.Client(r)
+	if !g.warned.Load() && g.proxies.Unbelieved(r) && g.warned.CompareAndSwap(false, true) {
+		g.log.Warn("security: a proxy seems to stand before this server that is not in server.trusted_proxies: "+
+			"all its clients share one address, and one bucket of failed attempts", "proxy", client.String())
+	}
+	return client
+}
 
 // Enter checks where a request comes from and whose token it has, in the protocol's order: no token in the query
 // (invalid_request), the address's failed attempts (rate_limited), the page's origin (origin_forbidden), the token

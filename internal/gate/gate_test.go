@@ -157,6 +157,15 @@ func TestBehindAProxyTheClientsAddressCounts(t *testing.T) {
 		}
 		_, err = d.Enter(from(request("alice", "X-Forwarded-For", "198.51.100.7"), "10.0.0.1:1"))
 		wantCode(t, "the same client", err, chat.CodeRateLimited)
+		if strings.Contains(d.log.String(), "trusted_proxies") {
+			t.Errorf("the proxy is warned of:\n%s", d.log.String())
+		}
+		for range 2 {
+			_, _ = d.Enter(from(request("alice", "X-Forwarded-For", "198.51.100.8"), "10.0.0.2:1"))
+		}
+		if n := strings.Count(d.log.String(), "trusted_proxies"); n != 1 {
+			t.Errorf("another proxy is warned of %d times", n)
+		}
 		_, err = d.Enter(from(request("alice", "X-Forwarded-For", "198.51.100.8"), "198.51.100.7:9"))
 		wantCode(t, "the same client, which claims to be another", err, chat.CodeRateLimited)
 	})

@@ -157,7 +157,7 @@ func (h *Handler) crossOrigin(w http.ResponseWriter, r *http.Request) (answered 
 // refuse answers with an error, and logs it as what it is: the client's business, or the server's.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, caller gate.Caller, err error) {
 	h.logRefusal(r.Context(), r.Method, r.URL.Path, caller, err)
-	wire.WriteProblem(w, chat.AsError(err))
+	wire.Refuse(w, r, chat.AsError(err))
 }
 
 func (h *Handler) logRefusal(ctx context.Context, method, path string, caller gate.Caller, err error) {

@@ -48,6 +48,8 @@ func decodeRevocation(raw []byte) (r revocation, err error) {
 		return r, chat.InvalidField("jti", "it is too long")
 	case utf8.RuneCountInString(r.Reason) > wire.MaxReasonLength:
 		return r, chat.InvalidField("reason", "it is too long")
+	case r.ExpiresAt.UTC().Year() > 9999:
+		return r, chat.InvalidField("expires_at", "it has to be a time as of RFC 3339")
 	case !r.ExpiresAt.IsZero() && !r.ExpiresAt.After(time.Now()):
 		return r, chat.InvalidField("expires_at", "it has passed: the revocation would be over at once")
 	}
@@ -64,10 +66,15 @@ func (h *Handler) revoke(ctx context.Context, in *struct {
 		return nil, err
 	}
 	r := chat.Revocation{UserID: in.ID, TokenID: wanted.TokenID, At: chat.Now(), Until: wanted.ExpiresAt}
-	detail := wanted.Reason
+	var details []string
 	if wanted.TokenID != "" {
-		detail = strings.TrimSuffix("jti "+wanted.TokenID+": "+detail, ": ")
+		details = append(details, "jti "+wanted.TokenID)
 	}
+	if !wanted.ExpiresAt.IsZero() {
+		details = append(details, "until "+wanted.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+	detail := strings.Join(append(details, wanted.Reason), ", ")
+	detail = strings.TrimSuffix(detail, ", ")
 	err = h.audited(ctx, chat.AuditRecord{Action: audit.ActionRevoke, UserID: in.ID, Detail: detail},
 		func(ctx context.Context) error { return stored(h.cfg.Revocations.Revoke(ctx, r)) })
 	out := revoked{UserID: r.UserID, TokenID: r.TokenID, RevokedAt: wire.Time(r.At)}

@@ -225,17 +225,30 @@ func (r *Router) connected() []*Connection {
 }
 
 // Close cuts every connection and waits until they are gone, as long as ctx lasts. It returns how many are left then.
+// Each that is cut is logged, and each that is left.
 func (r *Router) Close(ctx context.Context) (left int) {
 	r.mu.Lock()
 	r.draining, r.closed = true, true
-	for _, c := range r.connected() {
+	cut := r.connected()
+	r.mu.Unlock()
+	for _, c := range cut {
 		c.transport.Close(CloseRestart, "the server restarts")
 	}
-	r.mu.Unlock()
+	r.logConnections("a connection is cut: the shutdown deadline is near", cut)
 	if left := r.Drain(ctx); left > 0 {
+		r.mu.Lock()
+		stuck := r.connected()
+		r.mu.Unlock()
+		r.logConnections("a connection is left: it does not end", stuck)
 		return left
 	}
 	r.stopTakeovers()
 	r.takeovers.Wait()
 	return 0
+}
+
+func (r *Router) logConnections(what string, all []*Connection) {
+	for _, c := range all {
+		r.log.Warn(what, "connection", c.id, "user", c.userID, "session", c.SessionID(), "address", c.address.String())
+	}
 }

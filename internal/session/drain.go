@@ -66,13 +66,27 @@ func (m *Manager) Drain(soft, hard context.Context) (interrupted int) {
 	case <-soft.Done():
 	}
 	interrupted = m.Running()
+	m.logRunning("a response is interrupted: the shutdown deadline is near")
 	m.cancel(errShutdown)
 	select {
 	case <-m.finished:
 	case <-hard.Done():
+		m.logRunning("the text of a response is left to the journal: the storage does not take it in time")
 		m.giveUp()
 	}
 	return interrupted
+}
+
+// logRunning tells of each turn in progress.
+func (m *Manager) logRunning(what string) {
+	for _, s := range m.loaded() {
+		s.mu.RLock()
+		t, userID := s.turn, s.record.UserID
+		s.mu.RUnlock()
+		if t != nil {
+			m.log.Warn(what, "session", s.id, "user", userID, "message", t.answer.ID, "model", t.answer.Model)
+		}
+	}
 }
 
 // Close ends the turns that are left and the cleanup, stores how far each session has come and lets go of it, so that

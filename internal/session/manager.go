@@ -181,15 +181,9 @@ func (m *Manager) storeNew(s *Session) error {
 // or that may says no to, is session_not_found; an ended one is session_ended.
 func (m *Manager) Open(ctx context.Context, id string, may func(*chat.Session) bool) (*Session, error) {
 	for {
-		m.mu.Lock()
-		place, ok := m.sessions[id]
-		if !ok {
-			place = &slot{ready: make(chan struct{})}
-			m.sessions[id] = place
-		}
-		m.mu.Unlock()
-		if !ok {
-			m.load(id, place)
+		place, err := m.find(id, may)
+		if err != nil {
+			return nil, err
 		}
 		select {
 		case <-place.ready:
@@ -215,6 +209,36 @@ func (m *Manager) Open(ctx context.Context, id string, may func(*chat.Session) b
 			return nil, err
 		}
 	}
+}
+
+// find gives the place of a session in memory, and has it loaded where it has none. To load a session is to claim it, which
+// takes it from whoever may have it, so who may not open it is refused before, and learns nothing.
+func (m *Manager) find(id string, may func(*chat.Session) bool) (*slot, error) {
+	m.mu.Lock()
+	place, ok := m.sessions[id]
+	m.mu.Unlock()
+	if ok {
+		return place, nil
+	}
+	ctx, cancel := m.storeContext()
+	defer cancel()
+	switch record, err := m.store.Session(ctx, id); {
+	case errors.Is(err, chat.ErrNotFound): // which loading deals with
+	case err != nil:
+		return nil, storageError(err)
+	case !may(&record):
+		return nil, notFound()
+	}
+	m.mu.Lock()
+	if place, ok = m.sessions[id]; !ok {
+		place = &slot{ready: make(chan struct{})}
+		m.sessions[id] = place
+	}
+	m.mu.Unlock()
+	if !ok {
+		m.load(id, place)
+	}
+	return place, nil
 }
 
 func notFound() error { return chat.NewError(chat.CodeSessionNotFound, "there is no such session") }

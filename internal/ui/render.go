@@ -33,7 +33,7 @@ func newRenderHandler(admit func(http.ResponseWriter, *http.Request) error) http
 	markdown := newMarkdown()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := admit(w, r); err != nil {
-			wire.WriteProblem(w, chat.AsError(err))
+			wire.Refuse(w, r, chat.AsError(err))
 			return
 		}
 		request, err := decodeRenderRequest(http.MaxBytesReader(w, r.Body, maxRenderBytes))

@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +25,7 @@ const (
 	closeInvalidUTF8   = 1007
 	closePolicy        = 1008
 	closeTooBig        = 1009
+	closeInternal      = 1011
 	closeUnresponsive  = 4408
 )
 
@@ -212,6 +216,21 @@ func (c *conn) receive(data []byte) {
 	if err := c.h.router.Do(c.ctx, c.client, frame.Command(), frame.Ref); err != nil {
 		c.refuse(frame, err)
 	}
+}
+
+// recover ends the connection of a command that panicked, so that it is not the end of all the others. What is logged has
+// nothing of what was sent.
+func (c *conn) recover() {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	what := fmt.Sprintf("%T", cause)
+	if err, ok := cause.(runtime.Error); ok {
+		what = err.Error()
+	}
+	c.log().Error("a command panicked", "panic", what, "stack", string(debug.Stack()))
+	c.Close(closeInternal, "something went wrong on the server")
 }
 
 // refuse answers a command that failed. It is logged as what it is: the client's business, or the server's.

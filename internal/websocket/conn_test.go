@@ -344,3 +344,33 @@ func TestReaderGivesWhatCameWithTheHandshakeFirst(t *testing.T) {
 		t.Errorf("at the end it gives %v", err)
 	}
 }
+
+// panicky is a router with a mistake in it, which shows in frames that ask for it.
+type panicky struct{ *router.Router }
+
+func (p panicky) Do(ctx context.Context, c *router.Connection, cmd chat.Command, ref string) error {
+	if ref == "panic" {
+		var nowhere *chat.User
+		_ = nowhere.Name
+	}
+	return p.Router.Do(ctx, c, cmd, ref)
+}
+
+func TestAPanicEndsItsConnectionAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t)
+		defer h.close()
+		h.Handler.router = panicky{h.router}
+		p, other := h.connect(t), h.connect(t)
+		defer p.conn.Close()
+		defer other.conn.Close()
+		p.text(`{"type":"ping","ref":"panic","x":"nobody's business"}`)
+		p.closed(1011)
+		other.text(`{"type":"ping"}`)
+		other.expect("pong")
+		if log := h.log.String(); !strings.Contains(log, "a command panicked") || !strings.Contains(log, "nil pointer") ||
+			!strings.Contains(log, "conn_test.go") || strings.Contains(log, "nobody's business") {
+			t.Errorf("the log says %s", log)
+		}
+	})
+}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/auth"
@@ -74,7 +75,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		h.log.Log(r.Context(), level, "connection refused", "code", shown.Code, "address", h.gate.Address(r).String(), "error", err)
 		w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455 §4.4: what would be understood
-		wire.WriteProblem(w, shown)
+		wire.Refuse(w, r, shown)
 		return
 	}
 	conn, buffered, err := h.upgrade(w, r)
@@ -122,8 +123,12 @@ func checkHandshake(r *http.Request) error {
 	case !isKey(r.Header.Get("Sec-WebSocket-Key")):
 		return invalid("Sec-WebSocket-Key is missing or malformed")
 	}
-	if offered := tokens(r.Header, "Sec-WebSocket-Protocol"); len(offered) > 0 && !slices.Contains(offered, Subprotocol) {
+	offered := tokens(r.Header, "Sec-WebSocket-Protocol")
+	switch {
+	case len(offered) > 0 && !slices.Contains(offered, Subprotocol):
 		return invalid("none of the offered subprotocols is " + Subprotocol)
+	case slices.ContainsFunc(offered, func(p string) bool { return !httpguts.ValidHeaderFieldName(p) }): // RFC 9110 §5.6.2
+		return invalid("an offered subprotocol is not a token")
 	}
 	return nil
 }

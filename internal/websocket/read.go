@@ -95,6 +95,7 @@ func (c *conn) readLoop() {
 		finished := make(chan struct{})
 		c.goroutines.Go(func() {
 			defer close(finished)
+			defer c.recover()
 			c.receive(*buf)
 		})
 		<-finished

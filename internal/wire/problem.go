@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/parley-chat/parley/chat"
 )
@@ -20,6 +21,19 @@ type Problem struct {
 
 // WriteProblem answers a request with e, under the status of its code.
 func WriteProblem(w http.ResponseWriter, e *chat.Error) { WriteProblemStatus(w, HTTPStatus(e.Code), e) }
+
+// bodyPatience is how long the rest of a refused request's body is waited for: so that a client that still sends it gets
+// the answer, and one that never will does not keep its connection.
+const bodyPatience = time.Second
+
+// Refuse is WriteProblem for a request whose body is not read: where it has one, its connection ends.
+func Refuse(w http.ResponseWriter, r *http.Request, e *chat.Error) {
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyPatience)) // a test's recorder has none
+	}
+	WriteProblem(w, e)
+}
 
 // WriteProblemStatus answers a request with e, under a status that is more exact than that of its code. 429 and 503
 // carry Retry-After (RFC 9110 §10.2.3), at least one second.
