@@ -19,7 +19,7 @@ type metrics struct {
 	lost       prometheus.Counter
 }
 
-// What stands for a provider where nobody answered, and for a model that is not configured any more.
+// What stands for a provider where nobody was asked, and for a model that is not configured any more.
 const (
 	noProvider   = "none"
 	unknownModel = "unknown"
