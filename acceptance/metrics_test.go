@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -238,6 +239,16 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 		`parley_journal_waiting_events`: "0",
 		`parley_draining`:               "0",
 	})
+	others := []string{"go_goroutines", "go_memstats_heap_inuse_bytes", "go_gc_gomemlimit_bytes"}
+	if runtime.GOOS == "linux" {
+		others = append(others, "process_start_time_seconds", "process_open_fds", "process_max_fds",
+			"process_resident_memory_bytes", "process_cpu_seconds_total")
+	}
+	for _, name := range others { // which the dashboard and the alerts ask for
+		if s.figure(name) <= 0 {
+			t.Errorf("%s is %v", name, s.figure(name))
+		}
+	}
 	if opened, open := s.figure("parley_connections_opened_total"), s.figure("parley_connections"); open > opened {
 		t.Errorf("of %v connections %v are open", opened, open)
 	}
