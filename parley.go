@@ -65,6 +65,7 @@ type Server struct {
 	gate        *gate.Gate
 	router      *router.Router
 	sockets     *websocket.Handler
+	api         *httpapi.Handler
 	metrics     *prometheus.Registry
 }
 
@@ -121,6 +122,7 @@ func (s *Server) open() (err error) {
 		PongTimeout:     s.cfg.WebSocket.PongTimeout,
 		WriteTimeout:    s.cfg.WebSocket.WriteTimeout,
 	}, s.router, s.gate, s.log)
+	s.api = s.newAPI()
 	s.metrics = s.newMetrics()
 	return nil
 }
@@ -198,7 +200,7 @@ var apiMethods = []string{
 // Register sets up the public routes on mux, under the configured path prefix.
 func (s *Server) Register(mux *http.ServeMux) {
 	prefix := s.cfg.Server.PathPrefix
-	api := http.StripPrefix(prefix, s.newAPI())
+	api := http.StripPrefix(prefix, s.api)
 	for _, method := range apiMethods {
 		mux.Handle(method+" "+prefix+"/ws", s.sockets)
 		mux.Handle(method+" "+prefix+"/api/", api)
@@ -212,7 +214,7 @@ func (s *Server) Register(mux *http.ServeMux) {
 }
 
 // newAPI makes the HTTP API.
-func (s *Server) newAPI() http.Handler {
+func (s *Server) newAPI() *httpapi.Handler {
 	return httpapi.New(httpapi.Config{
 		PathPrefix:  s.cfg.Server.PathPrefix,
 		Gate:        s.gate,

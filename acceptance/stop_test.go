@@ -56,7 +56,7 @@ func TestStop(t *testing.T) {
 			up.await(t, "finished", len(up.requests(t)))
 		})
 	}
-	if got := s.metrics()[`parley_llm_retries_total{provider="up",target="status-500"}`]; got != "" {
+	if got := s.metrics()[`parley_llm_retries_total{provider="up",target="status-500"}`]; got != "0" {
 		t.Errorf("there were %s retries", got)
 	}
 }

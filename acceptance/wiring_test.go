@@ -31,8 +31,8 @@ import (
 
 // These show that a configured value reaches the part that it is for, and that a figure is of what it says.
 
-// metrics gives the samples of /metrics, by name and labels.
-func (s *server) metrics() map[string]string {
+// metricsText gives what /metrics answers.
+func (s *server) metricsText() string {
 	s.t.Helper()
 	resp, err := http.Get(s.operations + "/metrics")
 	if err != nil {
@@ -44,8 +44,14 @@ func (s *server) metrics() map[string]string {
 		s.t.Fatal(err)
 	}
 	tell(string(body))
+	return string(body)
+}
+
+// metrics gives the samples of /metrics, by name and labels.
+func (s *server) metrics() map[string]string {
+	s.t.Helper()
 	samples := make(map[string]string)
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(s.metricsText()) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name != "#" {
 			samples[name] = value
 		}

@@ -1,19 +1,15 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
+	"github.com/parley-chat/parley"
 	"github.com/parley-chat/parley/config"
 )
-
-// version is set by the release build: -ldflags "-X main.version=v1.2.3".
-var version string
 
 func configCommand(environ []string) *cobra.Command {
 	s := settings{environ: environ}
@@ -46,30 +42,9 @@ func versionCommand() *cobra.Command {
 		Short: "Print the version, the commit and the Go version",
 		Args:  cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			module, commit := buildInfo()
+			version, commit := parley.Version()
 			fmt.Fprintf(cmd.OutOrStdout(), "parley %s\ncommit %s\n%s %s/%s\n",
-				cmp.Or(version, module, "unknown"), cmp.Or(commit, "unknown"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+				version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		},
 	}
-}
-
-// buildInfo gives the module's version and the commit, as far as the build recorded them.
-func buildInfo() (module, commit string) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "", ""
-	}
-	dirty := false
-	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
-			commit = s.Value
-		case "vcs.modified":
-			dirty = s.Value == "true"
-		}
-	}
-	if commit != "" && dirty {
-		commit += " (modified)"
-	}
-	return info.Main.Version, commit
 }

@@ -82,21 +82,27 @@ type Handler struct {
 	cfg Config
 	mux *http.ServeMux
 	api huma.API
+
+	operations map[string]string // their IDs, by the mux's patterns
+	metrics    *metrics
 }
 
 // New makes a Handler.
 func New(cfg Config) *Handler {
-	h := &Handler{cfg: cfg, mux: http.NewServeMux()}
+	h := &Handler{cfg: cfg, mux: http.NewServeMux(), operations: make(map[string]string), metrics: newMetrics()}
 	h.api = newHuma(h.mux, cfg.PathPrefix, cfg.Version)
 	h.registerUser()
 	h.registerAdmin()
+	h.nameOperations()
 	h.refuseOtherMethods()
 	h.mux.HandleFunc("/", notFound)
 	return h
 }
 
 // ServeHTTP implements [http.Handler].
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.count(w, r, h.serve) }
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Cache-Control", "no-store")

@@ -52,6 +52,7 @@ type Journal struct {
 	disk    disk
 	id      string
 	lock    *flock.Flock
+	metrics *metrics
 	wake    chan struct{} // holds a value while there may be something to do for the writer
 	stopped chan struct{} // closed when the writer has returned
 
@@ -66,6 +67,7 @@ type Journal struct {
 	segments  []*segment // in order; the last one is where pending goes, and may have no file yet
 	bytes     int64      // of all segments, with what is being written
 	pending   *batch
+	waiting   int    // events that were appended and are not written yet
 	batches   uint64 // how many there were
 	err       error
 	retry     time.Time // when to try again after an error of the file system; zero: there was none
@@ -93,7 +95,7 @@ func openJournal(cfg Config, log *slog.Logger, d disk) (*Journal, error) {
 			"or give this one a folder of its own", cfg.Path)
 	}
 	j := &Journal{
-		cfg: cfg, logger: log, disk: d, lock: lock,
+		cfg: cfg, logger: log, disk: d, lock: lock, metrics: newMetrics(),
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 	if err := j.start(); err != nil {
@@ -222,13 +224,14 @@ func (j *Journal) Err() error {
 type Stats struct {
 	Segments int   // the files there are
 	Bytes    int64 // that they take together, with what is being written
+	Waiting  int   // events that are not written yet, those that are being written included
 }
 
 // Stats gives the journal's figures.
 func (j *Journal) Stats() Stats {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	s := Stats{Bytes: j.bytes}
+	s := Stats{Bytes: j.bytes, Waiting: j.waiting}
 	for _, segment := range j.segments {
 		if segment.size > 0 {
 			s.Segments++

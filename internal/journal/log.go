@@ -41,6 +41,7 @@ type batch struct {
 	number uint64
 	buf    []byte
 	logs   []entry // each log in it, once
+	events int     // of all logs
 	err    error   // why nothing of it will be written
 	done   chan struct{}
 
@@ -111,6 +112,8 @@ func (l *Log) add(b *batch, r eventRecord, e chat.Event) {
 	if created, ok := e.Body.(chat.MessageCreated); ok && created.Message.Status == chat.StatusStreaming {
 		l.response = created.Message.ID
 	}
+	b.events++
+	j.waiting++
 	l.end = e.Seq
 	b.logs[l.slot].seq = e.Seq
 	current.needs[l.sessionID] = need{epoch: l.epoch, seq: e.Seq}

@@ -29,7 +29,9 @@ func (j *Journal) run() {
 	for b := j.next(); b != nil; b = j.next() {
 		err := b.err
 		if err == nil {
+			started := time.Now()
 			err = j.commit(b)
+			j.metrics.seconds.Observe(time.Since(started).Seconds())
 		}
 		if err != nil {
 			j.fail(b, err)
@@ -261,7 +263,9 @@ type outcome struct {
 // finish tells a batch's logs that it is written, and removes the segments that it says are removed.
 func (j *Journal) finish(b *batch) {
 	outcomes := make([]outcome, 0, len(b.logs))
+	j.metrics.events.Add(float64(b.events))
 	j.mu.Lock()
+	j.waiting -= b.events
 	j.settle(b.segment)
 	for _, e := range b.logs {
 		e.log.written = e.seq
@@ -295,6 +299,7 @@ func (j *Journal) finish(b *batch) {
 
 // fail ends the logs of a batch that was not written and, if it was tried, of what waits behind it.
 func (j *Journal) fail(b *batch, err error) {
+	j.metrics.failures.Inc()
 	tried := b.err == nil
 	if tried {
 		j.abandon()
@@ -334,6 +339,7 @@ func (j *Journal) settle(s *segment) {
 
 // end ends the logs of a batch and gives what to tell those that do not know yet. The caller holds mu.
 func (j *Journal) end(b *batch, err error) (outcomes []outcome) {
+	j.waiting -= b.events
 	for _, e := range b.logs {
 		l := e.log
 		l.ended = true

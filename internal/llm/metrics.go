@@ -70,6 +70,25 @@ func (m *metrics) setBreaker(t Target, state circuitbreaker.State) {
 	}
 }
 
+// begin has the figures of a target from the start: what appears with its first event has risen from nothing.
+func (m *metrics) begin(t Target) {
+	m.setBreaker(t, circuitbreaker.ClosedState)
+	m.retries.WithLabelValues(t.ProviderID, t.Model)
+	m.hedges.WithLabelValues(t.ProviderID, t.Model)
+	for _, o := range []outcome{outcomeComplete, outcomeUnavailable, outcomeRejected, outcomeError} {
+		m.attempts.WithLabelValues(t.ProviderID, t.Model, string(o))
+	}
+}
+
+// beginModel is begin for a model's.
+func (m *metrics) beginModel(model Model) {
+	m.tokens.WithLabelValues(model.ID, "input")
+	m.tokens.WithLabelValues(model.ID, "output")
+	if model.Price.Input > 0 || model.Price.Output > 0 {
+		m.cost.WithLabelValues(model.ID)
+	}
+}
+
 // outcome is what became of an attempt, as metrics and the log call it.
 type outcome string
 

@@ -120,6 +120,7 @@ func NewPool(config Config, log *slog.Logger) (*Pool, error) {
 			entry.timeout = 0
 		}
 		p.models = append(p.models, entry)
+		p.metrics.beginModel(m)
 	}
 	return p, nil
 }

@@ -33,7 +33,7 @@ func newTarget(t Target, b Breaker, m *metrics, log *slog.Logger) *target {
 			log.Warn("a circuit breaker changed", "from", e.OldState.String(), "to", e.NewState.String())
 		}).
 		Build()
-	m.setBreaker(t, circuitbreaker.ClosedState)
+	m.begin(t)
 	return &target{Target: t, breaker: breaker, metrics: m, log: log}
 }
 

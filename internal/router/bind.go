@@ -189,6 +189,7 @@ func (r *Router) sit(ctx context.Context, c *Connection, b *binding) (before []*
 	if old := *seat; old != nil {
 		m.replaced[old] = struct{}{}
 		old.replacedIn = id
+		r.replaced.Add(1)
 		old.transport.Close(CloseReplaced, "replaced by a newer connection")
 		r.log.Info("connection replaced", "session", id, "user", c.userID, "old", old.id, "new", c.id)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/parley-chat/parley/chat"
@@ -53,6 +54,7 @@ type Router struct {
 	sessions *session.Manager
 	verifier Verifier
 	log      *slog.Logger
+	replaced atomic.Uint64 // connections, by newer ones
 
 	mu       sync.Mutex                          // guards the fields below
 	slots    int                                 // connections and upgrades under way
@@ -169,6 +171,9 @@ func (r *Router) Connections() int {
 	defer r.mu.Unlock()
 	return r.slots
 }
+
+// Replacements gives how many connections were replaced by newer ones.
+func (r *Router) Replacements() uint64 { return r.replaced.Load() }
 
 // Draining reports whether the server is going down.
 func (r *Router) Draining() bool {

@@ -86,6 +86,7 @@ func (s *Session) lose(cause error) {
 	busy := s.turn != nil
 	s.mu.Unlock()
 	if first {
+		s.manager.metrics.lost.Inc()
 		s.manager.log.Error("a session is given up, and loaded anew when it is wanted", "session", s.id, "error", cause)
 	}
 	s.wake()

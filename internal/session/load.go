@@ -362,7 +362,7 @@ func (l *loading) closeQuestions(ctx context.Context) error {
 			ID: question.AnswerID, N: l.nextN, Role: chat.RoleAssistant,
 			Status: chat.StatusInterrupted, CreatedAt: chat.Now(), ReplyTo: question.ID,
 		}
-		if err := l.manager.store.InsertMessage(ctx, l.record.ID, l.record.Claim, answer); err != nil {
+		if err := l.manager.insertMessage(ctx, l.record.ID, l.record.Claim, answer); err != nil {
 			return storageError(fmt.Errorf("close an unanswered question: %w", err))
 		}
 		l.nextN++

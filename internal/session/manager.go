@@ -70,6 +70,7 @@ type Manager struct {
 	journal *journal.Journal
 	models  Models
 	log     *slog.Logger
+	metrics *metrics
 
 	ctx     context.Context // ends when turns are forced to
 	cancel  context.CancelCauseFunc
@@ -111,7 +112,7 @@ var errLeft = errors.New("the session has left memory")
 // cleanup; [Manager.Close] ends both.
 func NewManager(cfg Config, store chat.Store, j *journal.Journal, models Models, log *slog.Logger) *Manager {
 	m := &Manager{
-		cfg: cfg, store: store, journal: j, models: models, log: log,
+		cfg: cfg, store: store, journal: j, models: models, log: log, metrics: newMetrics(),
 		sessions: make(map[string]*slot), recovered: j.Recovered(), dead: make(map[string]string),
 		behind: make(map[*Session]struct{}), leases: newLeases(store, j.ID(), cfg.LeaseTimeout, log),
 		finished: make(chan struct{}), hurry: make(chan struct{}, 1), caughtUp: make(chan struct{}),

@@ -229,7 +229,7 @@ func (s *Session) insert(m chat.Message) (chat.Message, error) {
 	ctx, cancel := s.manager.storeContext()
 	defer cancel()
 	for {
-		switch err := s.manager.store.InsertMessage(ctx, s.id, s.claim, m); {
+		switch err := s.manager.insertMessage(ctx, s.id, s.claim, m); {
 		case err == nil:
 			return m, nil
 		case errors.Is(err, chat.ErrStale):

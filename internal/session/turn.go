@@ -272,6 +272,7 @@ func (t *turn) complete(ctx context.Context, err error, inserted bool) {
 	final.Usage = t.spent(final)
 	final.FirstTokenMS, final.DurationMS = milliseconds(t.firstToken), milliseconds(time.Since(t.started))
 
+	t.count(final)
 	record := t.account(final)
 	failed := t.store(ctx, final, inserted)
 	if failed == nil {
@@ -349,7 +350,7 @@ func (t *turn) storeWithin(ctx context.Context, m chat.Message, inserted bool) e
 func (t *turn) store(ctx context.Context, m chat.Message, inserted bool) error {
 	s, store := t.session, t.session.manager.store
 	if !inserted {
-		err := store.InsertMessage(ctx, s.id, s.claim, m)
+		err := s.manager.insertMessage(ctx, s.id, s.claim, m)
 		if errors.Is(err, chat.ErrStale) {
 			s.lose(errBusy(err))
 		} else if errors.Is(err, chat.ErrNotFound) {
@@ -388,7 +389,7 @@ func (s *Session) storeEnd(msg *message) error {
 	final := msg.whole()
 	s.mu.RUnlock()
 	store := s.manager.store
-	err := store.InsertMessage(ctx, s.id, s.claim, final)
+	err := s.manager.insertMessage(ctx, s.id, s.claim, final)
 	if errors.Is(err, chat.ErrStale) {
 		err := errBusy(err)
 		s.lose(err)

@@ -71,8 +71,9 @@ type conn struct {
 }
 
 type closeFrame struct {
-	code   int // 0: a close frame without a body
-	reason string
+	code     int // 0: a close frame without a body
+	reason   string
+	byClient bool // it was the client that closed
 }
 
 var _ router.Transport = (*conn)(nil)
@@ -87,6 +88,7 @@ func newConn(h *Handler, n net.Conn, client *router.Connection, buffered []byte)
 // serve runs the connection to its end.
 func (c *conn) serve() {
 	defer close(c.done)
+	c.h.metrics.opened.Inc()
 	c.hear()
 	c.mu.Lock()
 	c.timer = time.AfterFunc(c.h.cfg.PingInterval, c.tick)
@@ -96,6 +98,7 @@ func (c *conn) serve() {
 	c.readLoop()
 
 	c.mu.Lock()
+	c.h.metrics.ended(c.closing)
 	if c.closing == nil {
 		c.closing = &closeFrame{}
 	}
@@ -146,7 +149,7 @@ func (c *conn) wake() {
 func (c *conn) Close(code int, reason string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.startClosing(closeFrame{code, reason})
+	c.startClosing(closeFrame{code: code, reason: reason})
 }
 
 // startClosing closes as Close does; the first one to close says why. The lock is held.
@@ -193,7 +196,7 @@ func (c *conn) tick() {
 		c.pingedAt = time.Time{}
 		c.timer.Reset(max(interval-timeout, time.Millisecond))
 	default:
-		c.startClosing(closeFrame{closeUnresponsive, "no pong"})
+		c.startClosing(closeFrame{code: closeUnresponsive, reason: "no pong"})
 	}
 }
 
@@ -250,6 +253,7 @@ func (c *conn) refuse(frame *wire.Frame, err error) {
 
 // answerError tells a client what is wrong with its frame. One that errs too often is told that, too, and sent away.
 func (c *conn) answerError(e *chat.Error, ref string) {
+	c.h.metrics.errors.WithLabelValues(string(e.Code)).Inc()
 	c.client.Answer(c.ctx, chat.ErrorNotice{Err: e}, ref)
 	if c.errors.add(time.Now()) {
 		c.log().Info("too many frames were refused", "code", closePolicy, "last", e.Code)

@@ -53,12 +53,13 @@ type Handler struct {
 	gate   *gate.Gate
 	log    *slog.Logger
 
+	metrics     *metrics
 	connections sync.WaitGroup
 }
 
 // New makes a Handler, for what the gate lets in.
 func New(cfg Config, r Router, g *gate.Gate, log *slog.Logger) *Handler {
-	return &Handler{cfg: cfg, router: r, gate: g, log: log}
+	return &Handler{cfg: cfg, router: r, gate: g, log: log, metrics: newMetrics()}
 }
 
 // Wait waits until the last goroutine of the last connection has ended. No request may come meanwhile.
@@ -70,6 +71,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	client, err := h.admit(w, r)
 	if err != nil {
 		shown, level := chat.AsError(err), slog.LevelInfo
+		h.metrics.refused.WithLabelValues(string(shown.Code)).Inc()
 		if shown.Code == chat.CodeRateLimited {
 			level = slog.LevelDebug // a flood of requests is none of lines
 		}
@@ -81,6 +83,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn, buffered, err := h.upgrade(w, r)
 	if err != nil {
 		h.router.Disconnect(client)
+		h.metrics.refused.WithLabelValues(string(codeUpgradeFailed)).Inc()
 		h.log.Info("upgrade failed", "address", h.gate.Address(r).String(), "error", err)
 		return
 	}

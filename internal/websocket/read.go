@@ -162,6 +162,7 @@ func (c *conn) readHeader(fragmented bool) (ws.Header, error) {
 func (c *conn) readMessage(h ws.Header, buf []byte) ([]byte, error) {
 	for {
 		if h.Length > int64(c.h.cfg.MaxMessageBytes-len(buf)) {
+			c.h.metrics.errors.WithLabelValues(string(chat.CodeMessageTooLarge)).Inc()
 			c.client.Answer(c.ctx, chat.ErrorNotice{Err: chat.NewError(chat.CodeMessageTooLarge,
 				"the frame is larger than websocket.max_message_bytes")}, "")
 			return buf, &protocolError{closeTooBig, "message too big"}
@@ -224,7 +225,7 @@ func (c *conn) control(h ws.Header) error {
 
 // closed answers the client's close frame (RFC 6455 §5.5.1), and returns io.EOF when it was well-formed.
 func (c *conn) closed(body []byte) error {
-	answer := closeFrame{}
+	answer := closeFrame{byClient: true}
 	if len(body) > 0 {
 		code, reason := ws.ParseCloseFrameData(body)
 		switch {

@@ -79,6 +79,7 @@ func (c *conn) gather(buf []byte) ([]byte, *closeFrame) {
 	if ping {
 		buf = appendFrame(buf, ws.OpPing, func(b []byte) []byte { return b })
 	}
+	var carried tally
 	next := c.client.Next
 	if closing != nil {
 		next = c.client.Farewell
@@ -91,13 +92,15 @@ func (c *conn) gather(buf []byte) ([]byte, *closeFrame) {
 		switch {
 		case out.Close != 0:
 			c.Close(out.Close, out.Reason)
-			closing, next = &closeFrame{out.Close, out.Reason}, c.client.Farewell
+			closing, next = &closeFrame{code: out.Close, reason: out.Reason}, c.client.Farewell
 		case out.Event != nil:
+			carried.add(out.Event)
 			buf = appendFrame(buf, ws.OpText, func(b []byte) []byte { return wire.AppendEvent(b, out.Event) })
 		default:
 			buf = appendFrame(buf, ws.OpText, func(b []byte) []byte { return wire.AppendNotice(b, out.Notice, out.Ref) })
 		}
 	}
+	c.h.metrics.count(carried)
 	if closing != nil {
 		buf = closing.append(buf)
 	}
@@ -181,7 +184,8 @@ func (c *conn) giveUp(rest []byte, err error) {
 		return
 	}
 	c.log().Info("the client takes nothing", "code", closeUnresponsive, "timeout", c.h.cfg.WriteTimeout.String())
-	stuck := closeFrame{closeUnresponsive, "nothing was read"}
+	c.h.metrics.stuck.Inc()
+	stuck := closeFrame{code: closeUnresponsive, reason: "nothing was read"}
 	c.Close(stuck.code, stuck.reason)
 	_, _ = c.write(stuck.append(rest), true)
 }

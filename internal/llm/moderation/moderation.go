@@ -43,9 +43,13 @@ func New(cfg Config, log *slog.Logger) (*Hook, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Hook{cfg: cfg, client: client, log: log, checked: prometheus.NewCounterVec(prometheus.CounterOpts{
+	h := &Hook{cfg: cfg, client: client, log: log, checked: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "parley_moderations_total", Help: "Messages that the moderation was asked about, by its verdict.",
-	}, []string{"verdict"})}, nil
+	}, []string{"verdict"})}
+	for _, verdict := range []string{"allowed", "refused", "error"} { // there from the start
+		h.checked.WithLabelValues(verdict)
+	}
+	return h, nil
 }
 
 // Describe implements [prometheus.Collector].

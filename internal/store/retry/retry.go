@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"reflect"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,7 @@ type Store struct {
 	unwritten atomic.Pointer[error] // why the last write failed for good, as on a full disk; nil: it did not
 	retries   *prometheus.CounterVec
 	failures  *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
 }
 
 // New makes a Store on top of another one. transient reports whether an error of that may be gone at the next attempt.
@@ -52,11 +54,23 @@ func New(store chat.Store, policy Policy, transient func(error) bool, log *slog.
 	counter := func(name, help string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"operation"})
 	}
-	return &Store{
+	s := &Store{
 		store: store, policy: policy, transient: transient, log: log,
 		retries:  counter("parley_storage_retries_total", "Attempts that repeat a failed one, by the operation."),
 		failures: counter("parley_storage_failures_total", "Operations that failed although they were repeated."),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "parley_storage_operation_seconds", Help: "Time that an operation took, with its attempts and the waits between them.",
+			Buckets: []float64{0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10},
+		}, []string{"operation"}),
 	}
+	for m := range reflect.TypeFor[chat.Store]().Methods() {
+		if m.Name != "ID" && m.Name != "Close" { // which are no operations
+			// From the start: what appears with its first event has risen from nothing.
+			s.retries.WithLabelValues(m.Name)
+			s.failures.WithLabelValues(m.Name)
+		}
+	}
+	return s
 }
 
 // Open opens a store, and tries again where that fails for a moment. One attempt may take all of the policy's time.
@@ -74,6 +88,7 @@ var downDesc = prometheus.NewDesc("parley_storage_down", "1 while the storage ca
 func (s *Store) Describe(ch chan<- *prometheus.Desc) {
 	s.retries.Describe(ch)
 	s.failures.Describe(ch)
+	s.seconds.Describe(ch)
 	ch <- downDesc
 }
 
@@ -81,6 +96,7 @@ func (s *Store) Describe(ch chan<- *prometheus.Desc) {
 func (s *Store) Collect(ch chan<- prometheus.Metric) {
 	s.retries.Collect(ch)
 	s.failures.Collect(ch)
+	s.seconds.Collect(ch)
 	down := 0.0
 	if s.down.Load() || s.unwritten.Load() != nil {
 		down = 1
@@ -102,6 +118,7 @@ type operation[T any] struct {
 func run[T any](ctx context.Context, s *Store, op operation[T]) (T, error) {
 	whole, cancel := context.WithTimeout(ctx, s.policy.Deadline)
 	defer cancel()
+	defer s.time(op.name, time.Now())
 	for n := 1; ; n++ {
 		v, err := attempt(whole, s, op.do)
 		if err == nil || !s.mayPass(whole, err) {
@@ -123,6 +140,11 @@ func run[T any](ctx context.Context, s *Store, op operation[T]) (T, error) {
 			return v, s.failed(ctx, op.name, n, err)
 		}
 	}
+}
+
+// time observes how long an operation took that began at a time.
+func (s *Store) time(operation string, started time.Time) {
+	s.seconds.WithLabelValues(operation).Observe(time.Since(started).Seconds())
 }
 
 // attempt does something once, within the time for that.
