@@ -140,7 +140,7 @@ func TestR15_1_TheDeadlineIsRespected(t *testing.T) {
 	forced := make(map[string]bool)
 	for _, line := range s.log() {
 		var entry frame
-		if json.Unmarshal([]byte(line), &entry) == nil && strings.HasPrefix(entry.str("msg"), "a response is interrupted") {
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.str("msg") == "the shutdown forces a response" && entry.str("what") == "interrupted" {
 			forced[entry.str("session")] = true
 		}
 	}
@@ -166,7 +166,7 @@ func TestR15_2_RemainingConnectionsAreForced(t *testing.T) {
 	if code := s.stop(syscall.SIGTERM); code != 3 {
 		t.Errorf("the server exits with %d", code)
 	}
-	entry := s.awaitLog("a connection is cut: the shutdown deadline is near")
+	entry := s.awaitLog("the shutdown forces a connection")
 	if entry["user"] != "alice" || entry["session"] == "" || entry["level"] != "WARN" {
 		t.Errorf("the log says %v", entry)
 	}

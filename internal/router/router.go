@@ -239,12 +239,12 @@ func (r *Router) Close(ctx context.Context) (left int) {
 	for _, c := range cut {
 		c.transport.Close(CloseRestart, "the server restarts")
 	}
-	r.logConnections("a connection is cut: the shutdown deadline is near", cut)
+	r.logConnections("cut", cut)
 	if left := r.Drain(ctx); left > 0 {
 		r.mu.Lock()
 		stuck := r.connected()
 		r.mu.Unlock()
-		r.logConnections("a connection is left: it does not end", stuck)
+		r.logConnections("left: it does not end", stuck)
 		return left
 	}
 	r.stopTakeovers()
@@ -254,6 +254,6 @@ func (r *Router) Close(ctx context.Context) (left int) {
 
 func (r *Router) logConnections(what string, all []*Connection) {
 	for _, c := range all {
-		r.log.Warn(what, "connection", c.id, "user", c.userID, "session", c.SessionID(), "address", c.address.String())
+		r.log.Warn("the shutdown forces a connection", "what", what, "connection", c.id, "user", c.userID, "session", c.SessionID(), "address", c.address.String())
 	}
 }

@@ -66,25 +66,25 @@ func (m *Manager) Drain(soft, hard context.Context) (interrupted int) {
 	case <-soft.Done():
 	}
 	interrupted = m.Running()
-	m.logRunning("a response is interrupted: the shutdown deadline is near")
+	m.logRunning("interrupted")
 	m.cancel(errShutdown)
 	select {
 	case <-m.finished:
 	case <-hard.Done():
-		m.logRunning("the text of a response is left to the journal: the storage does not take it in time")
+		m.logRunning("left to the journal: the storage does not take it in time")
 		m.giveUp()
 	}
 	return interrupted
 }
 
-// logRunning tells of each turn in progress.
+// logRunning tells of each turn in progress what becomes of it.
 func (m *Manager) logRunning(what string) {
 	for _, s := range m.loaded() {
 		s.mu.RLock()
 		t, userID := s.turn, s.record.UserID
 		s.mu.RUnlock()
 		if t != nil {
-			m.log.Warn(what, "session", s.id, "user", userID, "message", t.answer.ID, "model", t.answer.Model)
+			m.log.Warn("the shutdown forces a response", "what", what, "session", s.id, "user", userID, "message", t.answer.ID, "model", t.answer.Model)
 		}
 	}
 }
