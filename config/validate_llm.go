@@ -151,7 +151,9 @@ func (l LLM) checkConnection(ps *problems, key string, p Provider) {
 }
 
 // isPlaceholder reports whether a key is one of those of a template, such as <the key of your account>.
-func isPlaceholder(key string) bool { return strings.HasPrefix(key, "<") && strings.HasSuffix(key, ">") }
+func isPlaceholder(key string) bool {
+	return strings.HasPrefix(key, "<") && strings.HasSuffix(key, ">")
+}
 
 // checkModels returns the models' IDs.
 func (l LLM) checkModels(ps *problems, providers []string) []string {
