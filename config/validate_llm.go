@@ -76,6 +76,9 @@ func (l LLM) checkLimits(ps *problems) {
 	if l.Moderation.URL != "" && !isWebURL(l.Moderation.URL) {
 		ps.add("llm.moderation.url", "is not an http or https URL", "write it like https://moderation.example.com/check")
 	}
+	if isPlaceholder(l.Moderation.APIKey) {
+		ps.add("llm.moderation.api_key", "is a placeholder", "put the endpoint's key into its place, or remove this one")
+	}
 }
 
 // checkProviders returns the providers' IDs.
@@ -125,6 +128,9 @@ func (l LLM) checkConnection(ps *problems, key string, p Provider) {
 	if strings.ContainsFunc(p.APIKey, unicode.IsControl) {
 		ps.add(key+".api_key", "holds a line break or another control character", "give just the key, on one line")
 	}
+	if isPlaceholder(p.APIKey) {
+		ps.add(key+".api_key", "is a placeholder", "put the key that the provider gave you into its place")
+	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
@@ -142,6 +148,11 @@ func (l LLM) checkConnection(ps *problems, key string, p Provider) {
 				"lower it, or raise "+key+".stream_timeout")
 		}
 	}
+}
+
+// isPlaceholder reports whether a key is one of those of a template, such as <the key of your account>.
+func isPlaceholder(key string) bool {
+	return strings.HasPrefix(key, "<") && strings.HasSuffix(key, ">")
 }
 
 // checkModels returns the models' IDs.

@@ -149,7 +149,11 @@ func TestR19_5_ValuesOutOfRange(t *testing.T) {
 		"llm.moderation.url":        {func(c *config.Config) { c.LLM.Moderation.URL = "moderation.internal" }},
 		"llm.moderation.timeout":    {func(c *config.Config) { c.LLM.Moderation.Timeout = 0 }},
 		"llm.providers[1].proxy":    {func(c *config.Config) { c.LLM.Providers[1].Proxy = "proxy.example:3128" }},
-		"llm.providers[1].api_key":  {func(c *config.Config) { c.LLM.Providers[1].APIKey = "sk-a\nsk-b" }},
+		"llm.providers[1].api_key": {
+			func(c *config.Config) { c.LLM.Providers[1].APIKey = "sk-a\nsk-b" },
+			func(c *config.Config) { c.LLM.Providers[1].APIKey = "<the key of your account>" },
+		},
+		"llm.moderation.api_key": {func(c *config.Config) { c.LLM.Moderation.APIKey = "<its key>" }},
 		"llm.providers[1].first_token_timeout": {
 			func(c *config.Config) { c.LLM.Providers[1].FirstTokenTimeout = -1 },
 			func(c *config.Config) { c.LLM.Providers[1].FirstTokenTimeout = time.Hour },

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	stdlog "log"
 	"log/slog"
@@ -116,13 +117,25 @@ func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 
 func checkCommand(environ []string) *cobra.Command {
 	s := settings{environ: environ}
+	var health bool
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Check the configuration, and that storage can be reached",
-		Long:  "Check does what serve does before it listens. It exits with 2 for the configuration, with 1 for storage and for keys of tokens that cannot be read.",
-		Args:  cobra.NoArgs,
+		Short: "Check the configuration, and that storage can be reached; or whether the running server is ready",
+		Long: `Check does what serve does before it listens. It exits with 2 for the configuration, with 1 for storage and for keys of
+tokens that cannot be read.
+
+With --health it asks the server that runs with this configuration for /readyz, at server.operations_addr, and exits
+with 0 if that is ready, else with 1, within three seconds. It needs no secrets.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load(cmd, config.Default())
+			if _, isUsage := errors.AsType[usageError](err); health && !isUsage {
+				if err := checkHealth(cmd.Context(), cfg, err); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "ready")
+				return nil
+			}
 			if err != nil {
 				return err
 			}
@@ -134,5 +147,6 @@ func checkCommand(environ []string) *cobra.Command {
 		},
 	}
 	s.addForServing(cmd)
+	cmd.Flags().BoolVar(&health, "health", false, "ask the running server whether it is ready instead")
 	return cmd
 }
