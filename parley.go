@@ -215,8 +215,10 @@ func (s *Server) Register(mux *http.ServeMux) {
 
 // newAPI makes the HTTP API.
 func (s *Server) newAPI() *httpapi.Handler {
+	release, _ := Version()
 	return httpapi.New(httpapi.Config{
 		PathPrefix:  s.cfg.Server.PathPrefix,
+		Version:     release,
 		Gate:        s.gate,
 		Origins:     s.origins,
 		Models:      s.models.pool,
