@@ -50,6 +50,7 @@ func devDefaults(ctx context.Context, environ []string) config.Config {
 	cfg.LLM.Models = []config.Model{{ID: "eliza", Name: "Eliza", Targets: []string{"eliza/doctor"}}}
 	discover(ctx, environ, &cfg.LLM)
 	cfg.Storage.SQLite.Path = filepath.Join("parley-data", "parley.db")
+	cfg.WebSocket.MaxConnections = 1000 // one machine's: no reason to warn of its limit of open files
 	cfg.Log.Format = "text"
 	return cfg
 }
