@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"bytes"
+	"context"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/hex"
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -398,12 +400,17 @@ func (p *pod) remove(t *testing.T, file string) {
 	}
 }
 
-// run runs a command as a container would.
+// run runs a command as a container would. It has to end by itself.
 func (p *pod) run(t *testing.T, command string) (code int, said string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), parleyBinary, command)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, parleyBinary, command)
 	cmd.Dir, cmd.Env = p.dir, p.environ
 	out, _ := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		t.Errorf("%s does not end: %s", command, out)
+	}
 	return cmd.ProcessState.ExitCode(), string(out)
 }
 
