@@ -23,6 +23,7 @@ import (
 	"github.com/parley-chat/parley/internal/auth"
 	"github.com/parley-chat/parley/internal/gate"
 	"github.com/parley-chat/parley/internal/router"
+	"github.com/parley-chat/parley/internal/telemetry"
 	"github.com/parley-chat/parley/internal/wire"
 )
 
@@ -38,12 +39,14 @@ type Router interface {
 	Do(ctx context.Context, c *router.Connection, cmd chat.Command, ref string) error
 }
 
-// Config is how connections behave. All are positive.
+// Config is how connections behave. Numbers and durations are positive.
 type Config struct {
 	MaxMessageBytes int // of one message, all its fragments together
 	PingInterval    time.Duration
 	PongTimeout     time.Duration
 	WriteTimeout    time.Duration // without progress: a reader that takes nothing for so long is closed
+
+	Tracer *telemetry.Tracer // nil: there are no traces
 }
 
 // Handler upgrades requests to connections of the router.
@@ -67,15 +70,10 @@ func (h *Handler) Wait() { h.connections.Wait() }
 // ServeHTTP admits the request or refuses it with a problem document, and upgrades it. The connection lives on when it
 // returns, so that nothing of the HTTP request stays in memory.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
 	client, err := h.admit(w, r)
 	if err != nil {
-		shown, level := chat.AsError(err), slog.LevelInfo
-		if shown.Code == chat.CodeRateLimited {
-			level = slog.LevelDebug // a flood of requests is none of lines
-		}
-		h.log.Log(r.Context(), level, "connection refused", "code", shown.Code, "address", h.gate.Address(r).String(), "error", err)
-		w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455 §4.4: what would be understood
-		wire.Refuse(w, r, shown)
+		h.refuse(w, r, began, err)
 		return
 	}
 	conn, buffered, err := h.upgrade(w, r)
@@ -85,7 +83,24 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := newConn(h, conn, client, buffered)
+	c.ctx = telemetry.WithCause(c.ctx, h.cfg.Tracer.Incoming(r.Header))
 	h.connections.Go(c.serve)
+}
+
+// refuse answers a request that is not let in.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, began time.Time, err error) {
+	shown, level, ctx := chat.AsError(err), slog.LevelInfo, r.Context()
+	switch {
+	case shown.Code == chat.CodeRateLimited:
+		level = slog.LevelDebug // a flood of requests is none of lines
+	case telemetry.IsServers(shown.Code):
+		level = slog.LevelError
+		ctx = h.cfg.Tracer.Refused(telemetry.WithCause(ctx, h.cfg.Tracer.Incoming(r.Header)), "upgrade", began, shown.Code)
+	}
+	telemetry.Log(ctx, h.log).Log(ctx, level, "connection refused", "code", shown.Code, "address", h.gate.Address(r).String(),
+		"error", err)
+	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455 §4.4: what would be understood
+	wire.Refuse(w, r, telemetry.Mark(ctx, shown))
 }
 
 // admit checks the request in the protocol's order; on success it holds a slot.
