@@ -86,7 +86,7 @@ func (s *Session) lose(cause error) {
 	busy := s.turn != nil
 	s.mu.Unlock()
 	if first {
-		s.manager.log.Error("a session is given up, and loaded anew when it is wanted", "session", s.id, "error", cause)
+		s.logger().Error("a session is given up, and loaded anew when it is wanted", "error", cause)
 	}
 	s.wake()
 	if !busy {

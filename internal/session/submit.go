@@ -219,7 +219,7 @@ func (s *Session) checkpointAfterMany() {
 		return
 	}
 	if err := s.checkpoint(s.manager.storing, nil); err != nil {
-		s.manager.log.Warn("storing how far a session has come failed", "session", s.id, "error", err)
+		s.logger().Warn("storing how far a session has come failed", "error", err)
 	}
 }
 

@@ -143,7 +143,7 @@ func (s *Session) askForTitle(
 	}
 	ctx, span := m.startTitleSpan(ctx, request, cause)
 	defer span.End()
-	log := telemetry.Log(ctx, m.log).With("session", s.id, "user", request.UserID)
+	log := telemetry.Log(ctx, s.logger())
 	grant, err := s.reserve(ctx, request.Messages, titleTokens)
 	if err == nil {
 		request.Parameters.MaxOutputTokens = titleTokens
@@ -219,7 +219,7 @@ func entitle(title string) func(*chat.Session) []chat.EventBody {
 
 func (s *Session) titleFailed(err error) {
 	if err != nil && chat.AsError(err).Code != chat.CodeSessionEnded {
-		s.manager.log.Warn("a session's title, or what it cost, could not be stored", "session", s.id, "error", err)
+		s.logger().Warn("a session's title, or what it cost, could not be stored", "error", err)
 	}
 }
 

@@ -20,7 +20,7 @@ func (t *turn) startSpan() {
 			telemetry.RequestModel.String(t.answer.Model),
 			telemetry.SessionID.String(t.session.id),
 			telemetry.MessageID.String(t.answer.ID),
-			telemetry.EndUser.String(t.user),
+			telemetry.EndUser.String(t.session.userID),
 		)
 	}
 }

@@ -30,7 +30,6 @@ type turn struct {
 	cancel  context.CancelCauseFunc
 	ctx     context.Context
 	done    chan struct{}     // closed when the response is completed, or was never begun
-	user    string            // the session's
 	answer  chat.Message      // as it begins
 	grant   *llm.Grant        // of the user's budget; nil: there is none
 	cause   trace.SpanContext // of who asked for it
@@ -56,7 +55,7 @@ func (s *Session) reserveTurn(asked context.Context, replyTo, replaces string, g
 	}
 	ctx, cancel := context.WithCancelCause(s.manager.ctx)
 	s.turn = &turn{
-		session: s, ctx: ctx, cancel: cancel, done: make(chan struct{}), grant: grant, user: s.record.UserID,
+		session: s, ctx: ctx, cancel: cancel, done: make(chan struct{}), grant: grant,
 		cause: telemetry.CauseOf(asked),
 		answer: chat.Message{
 			ID: chat.NewID(), N: s.takeN(), Role: chat.RoleAssistant, Status: chat.StatusStreaming,
@@ -462,8 +461,7 @@ func (t *turn) log() *slog.Logger {
 	t.session.mu.RLock()
 	provider := t.msg.Provider
 	t.session.mu.RUnlock()
-	return telemetry.Log(t.ctx, t.session.manager.log).With("session", t.session.id, "user", t.user, "message", t.answer.ID,
-		"model", t.answer.Model, "provider", provider, "after", time.Since(t.started).Round(time.Millisecond).String())
+	return telemetry.Log(t.ctx, t.session.logger()).With("message", t.answer.ID, "model", t.answer.Model, "provider", provider, "after", time.Since(t.started).Round(time.Millisecond).String())
 }
 
 // milliseconds rounds up, so that what took any time at all is not told as nothing.

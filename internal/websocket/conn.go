@@ -120,7 +120,7 @@ func (c *conn) socket() net.Conn {
 }
 
 func (c *conn) log() *slog.Logger {
-	return c.h.log.With("connection", c.client.ID(), "user", c.client.User().ID)
+	return c.h.log.With("connection", c.client.ID(), "user", c.client.User().ID, "session", c.client.SessionID())
 }
 
 // Done implements [router.Transport].
@@ -246,7 +246,7 @@ func (c *conn) refuse(frame *wire.Frame, began time.Time, err error) {
 		ctx = c.trace(frame, began, shown.Code)
 	}
 	telemetry.Log(ctx, c.log()).Log(ctx, level, "command refused", "type", frame.Type, "code", shown.Code, "field", shown.Field,
-		"session", c.client.SessionID(), "error", err)
+		"error", err)
 	c.answerError(telemetry.Mark(ctx, shown), frame.Ref)
 }
 

@@ -71,15 +71,15 @@ func (h *Handler) Wait() { h.connections.Wait() }
 // returns, so that nothing of the HTTP request stays in memory.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	client, err := h.admit(w, r)
+	client, caller, err := h.admit(w, r)
 	if err != nil {
-		h.refuse(w, r, began, err)
+		h.refuse(w, r, began, caller, err)
 		return
 	}
 	conn, buffered, err := h.upgrade(w, r)
 	if err != nil {
 		h.router.Disconnect(client)
-		h.log.Info("upgrade failed", "address", h.gate.Address(r).String(), "error", err)
+		h.log.Info("upgrade failed", "connection", client.ID(), "user", client.User().ID, "address", h.gate.Address(r).String(), "error", err)
 		return
 	}
 	c := newConn(h, conn, client, buffered)
@@ -88,7 +88,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // refuse answers a request that is not let in.
-func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, began time.Time, err error) {
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, began time.Time, caller gate.Caller, err error) {
 	shown, level, ctx := chat.AsError(err), slog.LevelInfo, r.Context()
 	switch {
 	case shown.Code == chat.CodeRateLimited:
@@ -98,30 +98,31 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, began time.Time
 		ctx = h.cfg.Tracer.Refused(telemetry.WithCause(ctx, h.cfg.Tracer.Incoming(r.Header)), "upgrade", began, shown.Code)
 	}
 	telemetry.Log(ctx, h.log).Log(ctx, level, "connection refused", "code", shown.Code, "address", h.gate.Address(r).String(),
-		"error", err)
+		"user", caller.User.ID, "error", err)
 	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455 §4.4: what would be understood
 	wire.Refuse(w, r, telemetry.Mark(ctx, shown))
 }
 
-// admit checks the request in the protocol's order; on success it holds a slot.
-func (h *Handler) admit(w http.ResponseWriter, r *http.Request) (*router.Connection, error) {
+// admit checks the request in the protocol's order; on success it holds a slot. Whose request it is, is told as far as
+// that is known.
+func (h *Handler) admit(w http.ResponseWriter, r *http.Request) (c *router.Connection, caller gate.Caller, err error) {
 	if err := auth.RefuseQueryToken(r); err != nil {
-		return nil, err
+		return nil, caller, err
 	}
 	if h.router.Draining() {
-		return nil, chat.NewError(chat.CodeServerDraining, "the server is about to restart")
+		return nil, caller, chat.NewError(chat.CodeServerDraining, "the server is about to restart")
 	}
-	caller, err := h.gate.Enter(r)
-	if err != nil {
-		return nil, err
+	if caller, err = h.gate.Enter(r); err != nil {
+		return nil, caller, err
 	}
 	if err := h.gate.Charge(caller, w.Header()); err != nil {
-		return nil, err
+		return nil, caller, err
 	}
 	if err := checkHandshake(r); err != nil {
-		return nil, err
+		return nil, caller, err
 	}
-	return h.router.Admit(caller.User, caller.Address)
+	c, err = h.router.Admit(caller.User, caller.Address)
+	return c, caller, err
 }
 
 // checkHandshake refuses what is no opening handshake (RFC 6455 §4.2.1), and a client that offers subprotocols but not
