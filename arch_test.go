@@ -18,6 +18,7 @@ var floors = map[string]int{
 	"config":             1,
 	"internal/seal":      1,
 	"internal/forwarded": 1,
+	"internal/telemetry": 1,
 	"internal/wire":      2,
 	"internal/audit":     2,
 	"internal/auth":      2,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/parley-chat/parley/internal/llm/moderation"
 	"github.com/parley-chat/parley/internal/llm/openai"
 	"github.com/parley-chat/parley/internal/llm/upstream"
+	"github.com/parley-chat/parley/internal/telemetry"
 )
 
 // models is the pool of models, and what stands under it.
@@ -27,17 +29,18 @@ type models struct {
 	metrics []prometheus.Collector
 }
 
-func newModels(cfg config.LLM, log *slog.Logger) (*models, error) {
+func newModels(cfg config.LLM, tracer *telemetry.Tracer, log *slog.Logger) (*models, error) {
 	m := &models{}
-	err := m.open(cfg, log)
+	err := m.open(cfg, tracer, log)
 	if err != nil {
 		return nil, errors.Join(err, m.close())
 	}
 	return m, nil
 }
 
-func (m *models) open(cfg config.LLM, log *slog.Logger) error {
+func (m *models) open(cfg config.LLM, tracer *telemetry.Tracer, log *slog.Logger) error {
 	pool := llm.Config{
+		Tracer:        tracer,
 		Default:       cfg.DefaultModel,
 		HistoryTokens: cfg.HistoryTokens,
 		HedgeAfter:    cfg.HedgeAfter,
@@ -52,11 +55,14 @@ func (m *models) open(cfg config.LLM, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		targets[p.ID] = llm.Target{ProviderID: p.ID, Provider: provider, Timeouts: llm.Timeouts{
-			FirstToken: cmp.Or(p.FirstTokenTimeout, cfg.FirstTokenTimeout),
-			Idle:       cmp.Or(p.IdleTimeout, cfg.IdleTimeout),
-			Stream:     cmp.Or(p.StreamTimeout, cfg.StreamTimeout),
-		}}
+		targets[p.ID] = llm.Target{
+			ProviderID: p.ID, Kind: p.Type, Address: hostOf(p.BaseURL), Provider: provider,
+			Timeouts: llm.Timeouts{
+				FirstToken: cmp.Or(p.FirstTokenTimeout, cfg.FirstTokenTimeout),
+				Idle:       cmp.Or(p.IdleTimeout, cfg.IdleTimeout),
+				Stream:     cmp.Or(p.StreamTimeout, cfg.StreamTimeout),
+			},
+		}
 	}
 	for _, model := range cfg.Models {
 		entry := llm.Model{
@@ -90,6 +96,15 @@ func (m *models) open(cfg config.LLM, log *slog.Logger) error {
 	}
 	m.metrics = append(m.metrics, m.pool)
 	return nil
+}
+
+// hostOf gives the host of a URL, with its port where it has one; nothing else of it, which may be secret.
+func hostOf(base string) string {
+	u, err := url.Parse(base)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // openProvider makes a provider of its type. It is closed with the models, if it is to be closed.

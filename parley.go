@@ -25,6 +25,7 @@ import (
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/session"
 	"github.com/parley-chat/parley/internal/store/retry"
+	"github.com/parley-chat/parley/internal/telemetry"
 	"github.com/parley-chat/parley/internal/ui"
 	"github.com/parley-chat/parley/internal/websocket"
 )
@@ -52,7 +53,8 @@ var ErrForced = errors.New("the shutdown deadline passed: responses were interru
 type Server struct {
 	cfg         config.Config
 	log         *slog.Logger
-	opened      closers // what it stands on, in the order in which it was opened
+	tracer      *telemetry.Tracer // nil: there are no traces
+	opened      closers           // what it stands on, in the order in which it was opened
 	store       *retry.Store
 	models      *models
 	journal     *journal.Journal
@@ -89,14 +91,17 @@ func New(cfg config.Config, log *slog.Logger) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: log}
 	if err := s.open(); err != nil {
-		return nil, errors.Join(err, s.opened.close())
+		return nil, errors.Join(err, s.close(context.Background()))
 	}
 	return s, nil
 }
 
 // open opens all that the server stands on, and puts its floors one on top of the other.
 func (s *Server) open() (err error) {
-	if s.models, err = newModels(s.cfg.LLM, s.log); err != nil {
+	if s.tracer, err = newTracer(s.cfg.Telemetry, s.log); err != nil {
+		return err
+	}
+	if s.models, err = newModels(s.cfg.LLM, s.tracer, s.log); err != nil {
 		return err
 	}
 	s.opened.add(s.models.close)
@@ -121,6 +126,7 @@ func (s *Server) open() (err error) {
 		PingInterval:    s.cfg.WebSocket.PingInterval,
 		PongTimeout:     s.cfg.WebSocket.PongTimeout,
 		WriteTimeout:    s.cfg.WebSocket.WriteTimeout,
+		Tracer:          s.tracer,
 	}, s.router, s.gate, s.log)
 	s.api = s.newAPI()
 	s.metrics = s.newMetrics()
@@ -185,6 +191,7 @@ func (s *Server) sessionConfig() session.Config {
 		MaxResponseTimes:   s.cfg.Session.MaxResponseTimes,
 		Budget:             newBudget(s.cfg.LLM.Budget, s.store),
 		TitleModel:         s.cfg.LLM.TitleModel,
+		Tracer:             s.tracer,
 		LeaseTimeout:       s.cfg.Storage.LeaseTimeout,
 		Retention:          s.cfg.Storage.Retention,
 		UsageRetention:     usageRetention(s.cfg),
@@ -228,6 +235,7 @@ func (s *Server) newAPI() *httpapi.Handler {
 		Revocations: s.revocations,
 		Audit:       s.audit,
 		EraseUser:   s.eraseUser,
+		Tracer:      s.tracer,
 		Log:         s.log,
 	})
 }

@@ -188,11 +188,12 @@ func (s *Server) drain(ctx context.Context, servers []*http.Server) error {
 		s.log.Warn("shutdown forced", "interrupted_responses", interrupted, "cut_connections", cut,
 			"stuck_connections", stuck, "unstored", unstored, "unanswered_requests", unanswered)
 		if stuck > 0 || unstored != nil {
+			s.closeTracer(ctx)
 			return ErrForced // what hangs still has the storage
 		}
-		return errors.Join(ErrForced, s.close())
+		return errors.Join(ErrForced, s.close(ctx))
 	}
-	return s.close()
+	return s.close(ctx)
 }
 
 // stopListening ends the listeners and waits for the requests in progress, as long as ctx lasts; then it cuts them.
@@ -207,9 +208,13 @@ func stopListening(ctx context.Context, servers []*http.Server) error {
 }
 
 // close releases what the server stands on. Nothing uses it any more.
-func (s *Server) close() error {
-	s.sockets.Wait()
-	return s.opened.close()
+func (s *Server) close(ctx context.Context) error {
+	if s.sockets != nil {
+		s.sockets.Wait()
+	}
+	err := s.opened.close()
+	s.closeTracer(ctx)
+	return err
 }
 
 // beforeDeadline keeps the last second of ctx's time, or half of it, for storing what is interrupted.

@@ -57,6 +57,7 @@ type Error struct {
 	Message    string        // for people; no secret, no stack trace, no provider's raw answer
 	RetryAfter time.Duration // 0: not known
 	Field      string        // the field that is wrong, for CodeInvalidMessage
+	TraceID    string        // of the trace that it came up in; empty: there is none
 	Cause      error         // for the log; nil where there is nothing to add
 }
 

@@ -19,6 +19,7 @@ type Config struct {
 	RateLimit RateLimit `koanf:"rate_limit"`
 	UI        UI        `koanf:"ui"`
 	Log       Log       `koanf:"log"`
+	Telemetry Telemetry `koanf:"telemetry"`
 }
 
 // Server is where Parley listens and how it stops.
@@ -233,6 +234,14 @@ type Log struct {
 	Format string `koanf:"format"` // json or text
 }
 
+// Telemetry is where traces go: https://opentelemetry.io.
+type Telemetry struct {
+	OTLPEndpoint string  `koanf:"otlp_endpoint"`              // a collector's base URL, for OTLP over HTTP; empty: there are no traces
+	OTLPHeaders  string  `koanf:"otlp_headers" secret:"true"` // sent along, in the form of [ParseHeaders]
+	SampleRatio  float64 `koanf:"sample_ratio"`               // of the traces, 0 to 1
+	ServiceName  string  `koanf:"service_name"`
+}
+
 // Default is the configuration without a file, an environment or flags. It is not valid: a way to verify tokens, a
 // provider and a model have no default.
 func Default() Config {
@@ -284,7 +293,8 @@ func Default() Config {
 			Unauthenticated: Rate{Limit: 30, Window: time.Minute},
 			CleanupInterval: time.Minute,
 		},
-		UI:  UI{Enabled: true},
-		Log: Log{Level: "info", Format: "json"},
+		UI:        UI{Enabled: true},
+		Log:       Log{Level: "info", Format: "json"},
+		Telemetry: Telemetry{SampleRatio: 1, ServiceName: "parley"},
 	}
 }

@@ -63,7 +63,7 @@ func redact(f reflect.StructField, value string) string {
 		return redactMongoURI(value)
 	case isSecret(f):
 		return redacted
-	case slices.Contains([]string{"base_url", "jwks_url", "url", "proxy"}, name(f)):
+	case slices.Contains([]string{"base_url", "jwks_url", "url", "proxy", "otlp_endpoint"}, name(f)):
 		return redactURL(value)
 	}
 	return value

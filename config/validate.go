@@ -29,6 +29,7 @@ func (c Config) check() problems {
 	c.RateLimit.check(&ps)
 	oneOf(&ps, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(&ps, "log.format", c.Log.Format, "json", "text")
+	c.Telemetry.check(&ps)
 	c.checkRanges(&ps)
 	c.checkBounds(&ps)
 	return ps

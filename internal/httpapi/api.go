@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/audit"
@@ -20,6 +21,7 @@ import (
 	"github.com/parley-chat/parley/internal/llm"
 	"github.com/parley-chat/parley/internal/router"
 	"github.com/parley-chat/parley/internal/session"
+	"github.com/parley-chat/parley/internal/telemetry"
 	"github.com/parley-chat/parley/internal/wire"
 )
 
@@ -74,6 +76,7 @@ type Config struct {
 	Audit       *audit.Log
 	EraseUser   func(ctx context.Context, userID string) (sessions int, err error) // after an error it may be called again
 	Log         *slog.Logger
+	Tracer      *telemetry.Tracer // nil: there are no traces
 }
 
 // Handler serves everything under /api/, and /openapi.json. It refuses with problem documents (RFC 9457). What it says
@@ -102,7 +105,7 @@ func New(cfg Config) *Handler {
 // ServeHTTP implements [http.Handler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.count(w, r, h.serve) }
 
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) serve(w *statusWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("Cache-Control", "no-store")
@@ -112,13 +115,23 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) {
 	case !strings.HasPrefix(r.URL.Path, "/api/"):
 		h.mux.ServeHTTP(w, r)
 	default:
-		caller, err := h.admit(w, r)
-		if err != nil {
-			h.refuse(w, r, caller, err)
-			return
-		}
-		h.mux.ServeHTTP(w, r.WithContext(withCaller(r.Context(), caller)))
+		r, end := h.startSpan(w, r)
+		defer end()
+		h.answer(w, r)
 	}
+}
+
+// answer lets a request in, and has it answered.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request) {
+	caller, err := h.admit(w, r)
+	if err != nil {
+		h.refuse(w, r, caller, err)
+		return
+	}
+	if h.cfg.Tracer.On() {
+		telemetry.Set(r.Context(), telemetry.EndUser.String(caller.User.ID))
+	}
+	h.mux.ServeHTTP(w, r.WithContext(withCaller(r.Context(), caller)))
 }
 
 // admit lets a request in, and counts it.
@@ -163,7 +176,7 @@ func (h *Handler) crossOrigin(w http.ResponseWriter, r *http.Request) (answered 
 // refuse answers with an error, and logs it as what it is: the client's business, or the server's.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, caller gate.Caller, err error) {
 	h.logRefusal(r.Context(), r.Method, r.URL.Path, caller, err)
-	wire.Refuse(w, r, chat.AsError(err))
+	wire.Refuse(w, r, telemetry.Mark(r.Context(), chat.AsError(err)))
 }
 
 func (h *Handler) logRefusal(ctx context.Context, method, path string, caller gate.Caller, err error) {
@@ -174,7 +187,8 @@ func (h *Handler) logRefusal(ctx context.Context, method, path string, caller ga
 	case chat.CodeRateLimited:
 		level = slog.LevelDebug // a flood of requests is none of lines; the gate tells of it
 	}
-	h.cfg.Log.Log(ctx, level, "request refused", "code", shown.Code, "method", method, "path", path,
+	telemetry.Fail(trace.SpanFromContext(ctx), shown.Code)
+	telemetry.Log(ctx, h.cfg.Log).Log(ctx, level, "request refused", "code", shown.Code, "method", method, "path", path,
 		"address", caller.Address.String(), "user", caller.User.ID, "field", shown.Field, "error", err)
 }
 

@@ -93,7 +93,7 @@ type house struct {
 	log         strings.Builder
 }
 
-func newHouse(t *testing.T) *house {
+func newHouse(t *testing.T, edits ...func(*httpapi.Config)) *house {
 	h := &house{t: t, store: &brittle{Store: storetest.NewMemory()}}
 	log := slog.New(slog.NewTextHandler(&h.log, nil))
 	j, err := journal.Open(journal.Config{Path: t.TempDir(), MaxBytes: 1 << 20, StoreID: h.store.ID()}, log)
@@ -110,7 +110,7 @@ func newHouse(t *testing.T) *house {
 		Requests: ratelimit.New[string](bucket), Admin: ratelimit.New[string](bucket), Unauthenticated: ratelimit.New[netip.Prefix](bucket),
 	}
 	origins := origin.New(nil, false, nil)
-	h.Handler = httpapi.New(httpapi.Config{
+	cfg := httpapi.Config{
 		Gate: gate.New(nil, origins, verifier{}, limits, log), Origins: origins, Sessions: h.sessions, Store: h.store, Connections: rooms,
 		Models:      models{{ID: "first", Name: "The First"}, {ID: "second", Name: "The Second"}, {ID: "third"}},
 		Revocations: &h.revocations, Audit: audit.New(h.store, log), Log: log,
@@ -118,7 +118,11 @@ func newHouse(t *testing.T) *house {
 			h.erased = append(h.erased, userID)
 			return 3, nil
 		},
-	})
+	}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
+	h.Handler = httpapi.New(cfg)
 	t.Cleanup(func() {
 		limits.Requests.Stop()
 		limits.Admin.Stop()

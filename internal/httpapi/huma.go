@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/telemetry"
 	"github.com/parley-chat/parley/internal/wire"
 )
 
@@ -142,6 +143,7 @@ func register[I, O any](h *Handler, op operation, handle func(ctx context.Contex
 		OperationID: op.id, Method: op.method, Path: op.path, Summary: op.summary, Tags: []string{op.tag},
 		DefaultStatus: op.status, MaxBodyBytes: maxBodyBytes, SkipValidateBody: true,
 	}, func(ctx context.Context, in *I) (*O, error) {
+		h.nameSpan(ctx, op)
 		out, err := handle(ctx, in)
 		if err != nil {
 			return nil, h.problemOf(ctx, op, err)
@@ -156,7 +158,7 @@ func (h *Handler) problemOf(ctx context.Context, op operation, err error) error 
 		return p // it is nothing but an answer
 	}
 	h.logRefusal(ctx, op.method, op.path, callerOf(ctx), err)
-	return newProblem(chat.AsError(err))
+	return newProblem(telemetry.Mark(ctx, chat.AsError(err)))
 }
 
 // answer is an answer with a body.

@@ -65,7 +65,7 @@ func (h *Handler) operationOf(r *http.Request) string {
 }
 
 // count has serve answer, and counts that.
-func (h *Handler) count(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+func (h *Handler) count(w http.ResponseWriter, r *http.Request, serve func(*statusWriter, *http.Request)) {
 	operation, started := h.operationOf(r), time.Now()
 	answer := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 	serve(answer, r)

@@ -248,6 +248,7 @@ type (
 		Message    string        `json:"message"`
 		RetryAfter time.Duration `json:"retry_after,omitempty"` // in nanoseconds
 		Field      string        `json:"field,omitempty"`
+		TraceID    string        `json:"trace_id,omitempty"`
 		Cause      error         `json:"-"`
 	}
 )

@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm/upstream"
+	"github.com/parley-chat/parley/internal/telemetry"
 )
 
 // attempt is one request to one target that its breaker has admitted. It may be begun in one goroutine and go on in
@@ -21,6 +24,7 @@ type attempt struct {
 	stop    func()
 	whole   limit
 	started time.Time
+	span    trace.Span
 	log     *slog.Logger
 	trial   bool // a half-open breaker waits for its first token
 
@@ -29,12 +33,13 @@ type attempt struct {
 	told bool         // what became of the attempt is recorded
 }
 
-// attempt prepares a request to the target.
-func (t *target) attempt(ctx context.Context, request chat.Request) *attempt {
+// attempt prepares a request to a target: the nth for this response, or one that was begun while another is waited for.
+func (p *Pool) attempt(ctx context.Context, t *target, request chat.Request, n int, hedged bool) *attempt {
 	request.Model = t.Model
+	ctx, span := t.startSpan(ctx, p.tracer, n, hedged)
 	a := &attempt{
-		target: t, started: time.Now(), log: t.log.With("session", request.SessionID, "message", request.MessageID),
-		trial: t.breaker.IsHalfOpen(),
+		target: t, started: time.Now(), span: span, trial: t.breaker.IsHalfOpen(),
+		log: telemetry.Log(ctx, t.log).With("session", request.SessionID, "user", request.UserID, "message", request.MessageID),
 	}
 	a.ctx, a.end = context.WithCancelCause(ctx)
 	a.whole = a.limit(upstream.LimitStream, t.Timeouts.Stream)
@@ -165,6 +170,7 @@ func (a *attempt) tell(err error) {
 	t, outcome := a.target, outcomeOf(err)
 	t.settle(outcome, a.err == nil, a.trial)
 	t.metrics.attempts.WithLabelValues(t.ProviderID, t.Model, string(outcome)).Inc()
+	a.endSpan(outcome, err)
 }
 
 // passedOver logs why an attempt is not the last one: whoever asked learns nothing of it.

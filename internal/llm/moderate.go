@@ -5,7 +5,10 @@ import (
 	"errors"
 	"sync"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/parley-chat/parley/chat"
+	"github.com/parley-chat/parley/internal/telemetry"
 )
 
 // Moderator decides whether a user's message may go to a model.
@@ -68,7 +71,12 @@ func (p *Pool) check(ctx context.Context, request chat.Request, m chat.PromptMes
 	if err, known := p.verdicts.get(key); known && !newest {
 		return err
 	}
+	ctx, span := p.tracer.Start(ctx, "moderation", trace.SpanKindClient, trace.SpanContext{})
+	defer span.End()
 	err := p.moderator.Check(ctx, request, m.Text)
+	if shown, ok := errors.AsType[*chat.Error](err); ok {
+		telemetry.Fail(span, shown.Code)
+	}
 	if !newest && (err == nil || isFiltered(err)) {
 		p.verdicts.put(key, err)
 	}

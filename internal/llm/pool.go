@@ -17,6 +17,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm/upstream"
+	"github.com/parley-chat/parley/internal/telemetry"
 )
 
 // Config is which models there are, and how they are asked.
@@ -27,7 +28,8 @@ type Config struct {
 	Retry         Retry
 	HedgeAfter    time.Duration // without a first token for so long the next target is asked as well; 0: never
 	Breaker       Breaker
-	Moderator     Moderator // nil: none
+	Moderator     Moderator         // nil: none
+	Tracer        *telemetry.Tracer // nil: there are no traces
 }
 
 // Model is a model as people choose it.
@@ -43,6 +45,8 @@ type Model struct {
 // Target is a model at a provider.
 type Target struct {
 	ProviderID string
+	Kind       string // of the provider's API, for traces; empty: not told
+	Address    string // host or host:port of it, for traces; empty: there is none
 	Provider   chat.Provider
 	Model      string // the provider's name for it
 	Timeouts   Timeouts
@@ -76,6 +80,7 @@ type Pool struct {
 	moderator  Moderator
 	verdicts   verdicts
 	metrics    *metrics
+	tracer     *telemetry.Tracer
 	log        *slog.Logger
 }
 
@@ -97,7 +102,7 @@ func NewPool(config Config, log *slog.Logger) (*Pool, error) {
 	}
 	p := &Pool{
 		fallback: config.Default, history: config.HistoryTokens, retry: config.Retry, hedgeAfter: config.HedgeAfter,
-		moderator: config.Moderator, metrics: newMetrics(), log: log,
+		moderator: config.Moderator, metrics: newMetrics(), tracer: config.Tracer, log: log,
 	}
 	p.retry.MaxAttempts = max(p.retry.MaxAttempts, 1)
 	if p.fallback == "" {
@@ -222,6 +227,7 @@ func (p *Pool) Stream(ctx context.Context, request chat.Request) iter.Seq2[chat.
 			return
 		}
 		defer a.close()
+		a.target.describe(ctx)
 		provider := a.target.ProviderID
 		err = a.answer(func(chunk chat.Chunk) bool {
 			chunk.Provider, provider = provider, ""
@@ -285,7 +291,7 @@ func (p *Pool) first(ctx context.Context, m *model, request chat.Request) (*atte
 // the target's circuit breaker is open, or the time is over before it is asked.
 func (p *Pool) try(ctx context.Context, t *target, others []*target, request chat.Request) (last *attempt) {
 	for n := 1; ctx.Err() == nil && t.breaker.TryAcquirePermit(); n++ {
-		last = p.ask(ctx, t, others, request)
+		last = p.ask(ctx, t, others, request, n)
 		if last.err == nil {
 			break
 		}
@@ -340,9 +346,9 @@ func (m *model) allOpen() error {
 
 // ask begins an attempt at a target. Where hedging is on and the first token takes its time it begins one at another
 // target too, and the first that gives a token has won; where neither does, or the target refuses the request, it returns
-// the target's own.
-func (p *Pool) ask(ctx context.Context, t *target, others []*target, request chat.Request) *attempt {
-	own := t.attempt(ctx, request)
+// the target's own. n counts the attempts at the target.
+func (p *Pool) ask(ctx context.Context, t *target, others []*target, request chat.Request, n int) *attempt {
+	own := p.attempt(ctx, t, request, n, false)
 	if p.hedgeAfter <= 0 || len(others) == 0 {
 		own.begin()
 		return own
@@ -361,7 +367,7 @@ func (p *Pool) ask(ctx context.Context, t *target, others []*target, request cha
 		return own
 	}
 	p.metrics.hedges.WithLabelValues(others[i].ProviderID, others[i].Model).Inc()
-	rival := others[i].attempt(ctx, request)
+	rival := p.attempt(ctx, others[i], request, 1, true)
 	rivalDone := inBackground(rival.begin)
 	winner, loser := own, rival
 	select {

@@ -307,7 +307,8 @@ func (r *Router) awaitReturn(ctx context.Context, s *session.Session, gone *abse
 func (r *Router) endTakeover(s *session.Session, agentID string) {
 	err := s.LeaveAgent(context.Background(), agentID, func() bool { return r.assists(s.ID(), agentID) })
 	if err != nil {
-		r.log.Warn("the end of a takeover could not be stored", "session", s.ID(), "agent", agentID, "error", err)
+		r.log.Warn("the end of a takeover could not be stored", "session", s.ID(), "user", s.Record().UserID,
+			"agent", agentID, "error", err)
 	}
 }
 

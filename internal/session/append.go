@@ -87,7 +87,7 @@ func (s *Session) lose(cause error) {
 	s.mu.Unlock()
 	if first {
 		s.manager.metrics.lost.Inc()
-		s.manager.log.Error("a session is given up, and loaded anew when it is wanted", "session", s.id, "error", cause)
+		s.logger().Error("a session is given up, and loaded anew when it is wanted", "error", cause)
 	}
 	s.wake()
 	if !busy {

@@ -206,7 +206,8 @@ func (l *loading) continueLog(ctx context.Context) error {
 	if errors.Is(l.broken, seal.ErrUndecryptable) {
 		level = slog.LevelWarn // what it had beyond the last checkpoint is lost
 	}
-	l.manager.log.Log(ctx, level, "a session goes on under a new epoch", "session", l.record.ID, "reason", l.broken)
+	l.manager.log.Log(ctx, level, "a session goes on under a new epoch", "session", l.record.ID, "user", l.record.UserID,
+		"reason", l.broken)
 	if l.record.Claim.Epoch == l.found.Epoch {
 		if err := l.claimAs(ctx, chat.NewID()); err != nil {
 			return err

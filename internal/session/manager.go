@@ -11,6 +11,7 @@ import (
 	"github.com/parley-chat/parley/internal/journal"
 	"github.com/parley-chat/parley/internal/llm"
 	"github.com/parley-chat/parley/internal/seal"
+	"github.com/parley-chat/parley/internal/telemetry"
 )
 
 // storeTimeout bounds one operation of the store.
@@ -57,7 +58,9 @@ type Config struct {
 	Budget             *llm.Budget // of each user; nil: none
 	TitleModel         string      // makes titles; empty: they are a conversation's first words
 
-	LeaseTimeout   time.Duration // a server that has not renewed its lease for so long has gone
+	LeaseTimeout time.Duration     // a server that has not renewed its lease for so long has gone
+	Tracer       *telemetry.Tracer // nil: there are no traces
+
 	Retention      time.Duration // sessions idle for longer are removed from the store; 0: none
 	UsageRetention time.Duration // what responses cost is removed when it is older; 0: never
 }

@@ -166,7 +166,7 @@ func (m *Manager) clean(now time.Time) {
 			return
 		}
 		if err := s.checkpoint(m.storing, nil); err != nil {
-			m.log.Warn("storing how far a session has come failed", "session", s.id, "error", err)
+			s.logger().Warn("storing how far a session has come failed", "error", err)
 			m.storeLater(s)
 		}
 	})
@@ -211,7 +211,7 @@ func (m *Manager) retire(s *Session, now time.Time, after time.Duration) (leavin
 func (m *Manager) evict(s *Session, place *slot) (left bool) {
 	err := s.settle()
 	if err != nil {
-		m.log.Warn("a session stays in memory, as it could not be stored", "session", s.id, "error", err)
+		s.logger().Warn("a session stays in memory, as it could not be stored", "error", err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -253,7 +253,7 @@ func (s *Session) settle() error {
 	_, err := s.manager.store.ClaimSession(ctx, s.id, record.Claim, free)
 	if err != nil && !errors.Is(err, chat.ErrStale) { // which says that it was done, and somebody has it by now
 		// It may have been done, so it must not go on here. Where it was not, this journal still vouches for the log.
-		s.manager.log.Warn("a claim could not be given up", "session", s.id, "error", err)
+		s.logger().Warn("a claim could not be given up", "error", err)
 	}
 	return nil
 }

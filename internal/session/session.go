@@ -5,6 +5,7 @@ package session
 import (
 	"context"
 	"iter"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 // [Session.Release].
 type Session struct {
 	id      string
+	userID  string
 	epoch   string
 	claim   chat.Claim // under which the session is stored
 	manager *Manager
@@ -55,6 +57,7 @@ func newSession(m *Manager, record chat.Session, log eventLog, nextN int64) *Ses
 	close(written)
 	s := &Session{
 		id:          record.ID,
+		userID:      record.UserID,
 		epoch:       record.Claim.Epoch,
 		claim:       record.Claim,
 		revision:    record.Revision,
@@ -75,6 +78,9 @@ func newSession(m *Manager, record chat.Session, log eventLog, nextN int64) *Ses
 
 // ID returns the session's ID, which the Manager made.
 func (s *Session) ID() string { return s.id }
+
+// logger is for what happens to the session beside its turns.
+func (s *Session) logger() *slog.Logger { return s.manager.log.With("session", s.id, "user", s.userID) }
 
 // View calls f with the session's record under its lock. It implements [chat.SessionView].
 func (s *Session) View(f func(*chat.Session)) {

@@ -28,7 +28,7 @@ func (s *Session) Send(ctx context.Context, author chat.Author, role chat.Role, 
 				return s.refuse(author, cmd, err)
 			}
 		}
-		a, err := s.admit(author, role, cmd, grant)
+		a, err := s.admit(ctx, author, role, cmd, grant)
 		if a.turn == nil && a.wait == nil {
 			grant.Settle(chat.Usage{}) // nothing is asked
 		}
@@ -121,7 +121,7 @@ type admission struct {
 
 // admit decides on a message, and reserves what it needs.
 func (s *Session) admit(
-	author chat.Author, role chat.Role, cmd chat.SendMessage, grant *llm.Grant,
+	ctx context.Context, author chat.Author, role chat.Role, cmd chat.SendMessage, grant *llm.Grant,
 ) (a admission, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,7 +154,7 @@ func (s *Session) admit(
 		CreatedAt: chat.Now(), Author: &author, Replaces: cmd.Replaces,
 	}
 	if answered {
-		if a.turn, err = s.reserveTurn(cmd.MessageID, "", grant); err != nil {
+		if a.turn, err = s.reserveTurn(ctx, cmd.MessageID, "", grant); err != nil {
 			return a, err
 		}
 		a.message.AnswerID = a.turn.answer.ID
@@ -219,7 +219,7 @@ func (s *Session) checkpointAfterMany() {
 		return
 	}
 	if err := s.checkpoint(s.manager.storing, nil); err != nil {
-		s.manager.log.Warn("storing how far a session has come failed", "session", s.id, "error", err)
+		s.logger().Warn("storing how far a session has come failed", "error", err)
 	}
 }
 
@@ -324,7 +324,7 @@ func (s *Session) Retry(ctx context.Context, interrupt bool) error {
 		return err
 	}
 	for {
-		wait, err := s.tryRetry(interrupt, grant)
+		wait, err := s.tryRetry(ctx, interrupt, grant)
 		if err == nil && wait == nil {
 			return nil
 		}
@@ -338,7 +338,7 @@ func (s *Session) Retry(ctx context.Context, interrupt bool) error {
 	}
 }
 
-func (s *Session) tryRetry(interrupt bool, grant *llm.Grant) (wait <-chan struct{}, err error) {
+func (s *Session) tryRetry(ctx context.Context, interrupt bool, grant *llm.Grant) (wait <-chan struct{}, err error) {
 	s.change(func() {
 		if err = s.usable(); err != nil {
 			return
@@ -366,7 +366,7 @@ func (s *Session) tryRetry(interrupt bool, grant *llm.Grant) (wait <-chan struct
 			replaces = answer.ID
 		}
 		var t *turn
-		if t, err = s.reserveTurn(question.ID, replaces, grant); err == nil {
+		if t, err = s.reserveTurn(ctx, question.ID, replaces, grant); err == nil {
 			s.startTurn(t)
 		}
 	})

@@ -6,8 +6,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm"
+	"github.com/parley-chat/parley/internal/telemetry"
 )
 
 const (
@@ -60,7 +63,7 @@ func (t *turn) nameByModel(answer chat.Message) {
 	s.beginNaming()
 	begun := m.beginTitle(func(ctx context.Context) {
 		defer s.endNaming()
-		title, usage := s.askForTitle(ctx, question, answer.Text)
+		title, usage := s.askForTitle(ctx, question, answer.Text, telemetry.CauseOf(t.ctx))
 		if usage != (chat.Usage{}) {
 			s.titleFailed(s.owe(usage))
 			s.titleFailed(s.checkpoint(m.storing, nil))
@@ -127,7 +130,9 @@ func (t *turn) untitled() (question string, ok bool) {
 }
 
 // askForTitle has the model make a title of the exchange. Where it does not, the title is the question's first words.
-func (s *Session) askForTitle(ctx context.Context, question, answer string) (title string, usage chat.Usage) {
+func (s *Session) askForTitle(
+	ctx context.Context, question, answer string, cause trace.SpanContext,
+) (title string, usage chat.Usage) {
 	m := s.manager
 	request := chat.Request{
 		SessionID: s.id, UserID: s.Record().UserID, MessageID: chat.NewID(), Model: m.cfg.TitleModel,
@@ -136,6 +141,9 @@ func (s *Session) askForTitle(ctx context.Context, question, answer string) (tit
 			{Role: chat.RoleUser, Text: "User: " + excerpt(question) + "\n\nAssistant: " + excerpt(answer)},
 		},
 	}
+	ctx, span := m.startTitleSpan(ctx, request, cause)
+	defer span.End()
+	log := telemetry.Log(ctx, s.logger())
 	grant, err := s.reserve(ctx, request.Messages, titleTokens)
 	if err == nil {
 		request.Parameters.MaxOutputTokens = titleTokens
@@ -147,7 +155,8 @@ func (s *Session) askForTitle(ctx context.Context, question, answer string) (tit
 	}
 	if err != nil {
 		title = "" // half of one is none
-		m.log.Warn("a model made no title", "session", s.id, "model", m.cfg.TitleModel, "error", err)
+		log.Warn("a model made no title", "model", m.cfg.TitleModel, "error", err)
+		telemetry.Fail(span, chat.AsError(err).Code)
 	}
 	if usage != (chat.Usage{}) {
 		record := s.Record()
@@ -155,7 +164,7 @@ func (s *Session) askForTitle(ctx context.Context, question, answer string) (tit
 		ctx, cancel := m.storeContext()
 		defer cancel()
 		if err := s.addUsage(ctx, m.usageRecord(&record, made)); err != nil {
-			m.log.Warn("what a title cost could not be stored", "session", s.id, "error", err)
+			log.Warn("what a title cost could not be stored", "error", err)
 		}
 	}
 	if title = clip(strings.Trim(title, "\"'“”„‘’«»*# ")); title == "" {
@@ -210,7 +219,7 @@ func entitle(title string) func(*chat.Session) []chat.EventBody {
 
 func (s *Session) titleFailed(err error) {
 	if err != nil && chat.AsError(err).Code != chat.CodeSessionEnded {
-		s.manager.log.Warn("a session's title, or what it cost, could not be stored", "session", s.id, "error", err)
+		s.logger().Warn("a session's title, or what it cost, could not be stored", "error", err)
 	}
 }
 

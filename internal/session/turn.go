@@ -9,9 +9,12 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm"
 	"github.com/parley-chat/parley/internal/llm/upstream"
+	"github.com/parley-chat/parley/internal/telemetry"
 )
 
 // The causes for which a turn's context ends.
@@ -26,14 +29,16 @@ type turn struct {
 	session *Session
 	cancel  context.CancelCauseFunc
 	ctx     context.Context
-	done    chan struct{} // closed when the response is completed, or was never begun
-	answer  chat.Message  // as it begins
-	grant   *llm.Grant    // of the user's budget; nil: there is none
+	done    chan struct{}     // closed when the response is completed, or was never begun
+	answer  chat.Message      // as it begins
+	grant   *llm.Grant        // of the user's budget; nil: there is none
+	cause   trace.SpanContext // of who asked for it
 
 	msg *message // in the log, from the start of the turn on; guarded by the session's lock
 
 	// Owned by the turn's goroutine.
 	started    time.Time
+	span       trace.Span
 	firstToken time.Duration
 	finish     chat.FinishReason
 	usage      *chat.Usage
@@ -43,14 +48,15 @@ type turn struct {
 }
 
 // reserveTurn makes the turn that will answer a message; until it is started or abandoned no other can begin, and a
-// drain waits for it. grant is what it may cost; without an error the turn settles it. The lock is held.
-func (s *Session) reserveTurn(replyTo, replaces string, grant *llm.Grant) (*turn, error) {
+// drain waits for it. asked is the context of who asks, which the turn outlives. grant is what it may cost; without an error the turn settles it. The lock is held.
+func (s *Session) reserveTurn(asked context.Context, replyTo, replaces string, grant *llm.Grant) (*turn, error) {
 	if !s.manager.beginTurn() {
 		return nil, errDraining()
 	}
 	ctx, cancel := context.WithCancelCause(s.manager.ctx)
 	s.turn = &turn{
 		session: s, ctx: ctx, cancel: cancel, done: make(chan struct{}), grant: grant,
+		cause: telemetry.CauseOf(asked),
 		answer: chat.Message{
 			ID: chat.NewID(), N: s.takeN(), Role: chat.RoleAssistant, Status: chat.StatusStreaming,
 			Model: s.record.Model, ReplyTo: replyTo, Replaces: replaces,
@@ -90,6 +96,7 @@ func (t *turn) run() {
 	defer t.session.Release()
 	defer t.cancel(nil)
 	t.started = time.Now()
+	t.startSpan()
 	storing := t.session.manager.storing
 	saving, stopSaving := context.WithCancel(storing)
 	defer stopSaving()
@@ -184,6 +191,7 @@ func (t *turn) take(c chat.Chunk) {
 	}
 	if t.firstToken == 0 {
 		t.firstToken = time.Since(t.started)
+		t.span.AddEvent(telemetry.EventFirstToken)
 	}
 	s, behind := t.session, false
 	s.change(func() {
@@ -269,6 +277,7 @@ func (t *turn) complete(ctx context.Context, err error, inserted bool) {
 	final := t.msg.whole()
 	s.mu.RUnlock()
 	final.Status, final.FinishReason, final.Error = t.outcome(err)
+	final.Error = telemetry.Mark(t.ctx, final.Error)
 	final.Usage = t.spent(final)
 	final.FirstTokenMS, final.DurationMS = milliseconds(t.firstToken), milliseconds(time.Since(t.started))
 
@@ -293,6 +302,7 @@ func (t *turn) complete(ctx context.Context, err error, inserted bool) {
 		t.keepState(final.Provider)
 		s.turn = nil
 	})
+	t.endSpan(final)
 	close(t.done)
 	if lost {
 		s.manager.remove(s)
@@ -452,8 +462,7 @@ func (t *turn) log() *slog.Logger {
 	t.session.mu.RLock()
 	provider := t.msg.Provider
 	t.session.mu.RUnlock()
-	return t.session.manager.log.With("session", t.session.id, "message", t.answer.ID, "model", t.answer.Model, "provider", provider,
-		"after", time.Since(t.started).Round(time.Millisecond).String())
+	return telemetry.Log(t.ctx, t.session.logger()).With("message", t.answer.ID, "model", t.answer.Model, "provider", provider, "after", time.Since(t.started).Round(time.Millisecond).String())
 }
 
 // milliseconds rounds up, so that what took any time at all is not told as nothing.

@@ -132,7 +132,8 @@ func (l *loading) accountFor(ctx context.Context, answer *chat.Message) error {
 		}
 		prompt, err := m.models.Prompt(answer.Model, l.record.Metadata, before)
 		if err != nil {
-			m.log.Warn("what an interrupted response cost is estimated too low", "session", l.record.ID, "error", err)
+			m.log.Warn("what an interrupted response cost is estimated too low", "session", l.record.ID, "user", l.record.UserID,
+				"error", err)
 		}
 		answer.Usage = &chat.Usage{
 			InputTokens:  llm.EstimatePrompt(prompt),

@@ -15,6 +15,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/router"
+	"github.com/parley-chat/parley/internal/telemetry"
 	"github.com/parley-chat/parley/internal/wire"
 )
 
@@ -122,7 +123,7 @@ func (c *conn) socket() net.Conn {
 }
 
 func (c *conn) log() *slog.Logger {
-	return c.h.log.With("connection", c.client.ID(), "user", c.client.User().ID)
+	return c.h.log.With("connection", c.client.ID(), "user", c.client.User().ID, "session", c.client.SessionID())
 }
 
 // Done implements [router.Transport].
@@ -216,8 +217,9 @@ func (c *conn) receive(data []byte) {
 		c.answerError(shown, frame.Ref)
 		return
 	}
+	began := time.Now()
 	if err := c.h.router.Do(c.ctx, c.client, frame.Command(), frame.Ref); err != nil {
-		c.refuse(frame, err)
+		c.refuse(frame, began, err)
 	}
 }
 
@@ -237,18 +239,31 @@ func (c *conn) recover() {
 }
 
 // refuse answers a command that failed. It is logged as what it is: the client's business, or the server's.
-func (c *conn) refuse(frame *wire.Frame, err error) {
+func (c *conn) refuse(frame *wire.Frame, began time.Time, err error) {
 	if errors.Is(err, errClosing) {
 		return
 	}
-	shown := chat.AsError(err)
-	level := slog.LevelInfo
-	if shown.Code == chat.CodeInternal || shown.Code == chat.CodeStorageUnavailable {
+	shown, level, ctx := chat.AsError(err), slog.LevelInfo, c.ctx
+	if telemetry.IsServers(shown.Code) {
 		level = slog.LevelError
+		ctx = c.trace(frame, began, shown.Code)
 	}
-	c.log().Log(c.ctx, level, "command refused", "type", frame.Type, "code", shown.Code, "field", shown.Field,
-		"session", c.client.SessionID(), "error", err)
-	c.answerError(shown, frame.Ref)
+	telemetry.Log(ctx, c.log()).Log(ctx, level, "command refused", "type", frame.Type, "code", shown.Code, "field", shown.Field,
+		"error", err)
+	c.answerError(telemetry.Mark(ctx, shown), frame.Ref)
+}
+
+// trace tells of a command that the server could not carry out. It returns the context of the span.
+func (c *conn) trace(frame *wire.Frame, began time.Time, code chat.Code) context.Context {
+	if !c.h.cfg.Tracer.On() {
+		return c.ctx
+	}
+	return c.h.cfg.Tracer.Refused(c.ctx, frame.Type, began, code,
+		telemetry.Command.String(frame.Type),
+		telemetry.Connection.String(c.client.ID()),
+		telemetry.SessionID.String(c.client.SessionID()),
+		telemetry.EndUser.String(c.client.User().ID),
+	)
 }
 
 // answerError tells a client what is wrong with its frame. One that errs too often is told that, too, and sent away.

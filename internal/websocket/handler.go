@@ -23,6 +23,7 @@ import (
 	"github.com/parley-chat/parley/internal/auth"
 	"github.com/parley-chat/parley/internal/gate"
 	"github.com/parley-chat/parley/internal/router"
+	"github.com/parley-chat/parley/internal/telemetry"
 	"github.com/parley-chat/parley/internal/wire"
 )
 
@@ -38,12 +39,14 @@ type Router interface {
 	Do(ctx context.Context, c *router.Connection, cmd chat.Command, ref string) error
 }
 
-// Config is how connections behave. All are positive.
+// Config is how connections behave. Numbers and durations are positive.
 type Config struct {
 	MaxMessageBytes int // of one message, all its fragments together
 	PingInterval    time.Duration
 	PongTimeout     time.Duration
 	WriteTimeout    time.Duration // without progress: a reader that takes nothing for so long is closed
+
+	Tracer *telemetry.Tracer // nil: there are no traces
 }
 
 // Handler upgrades requests to connections of the router.
@@ -68,48 +71,61 @@ func (h *Handler) Wait() { h.connections.Wait() }
 // ServeHTTP admits the request or refuses it with a problem document, and upgrades it. The connection lives on when it
 // returns, so that nothing of the HTTP request stays in memory.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	client, err := h.admit(w, r)
+	began := time.Now()
+	client, caller, err := h.admit(w, r)
 	if err != nil {
-		shown, level := chat.AsError(err), slog.LevelInfo
-		h.metrics.refused.WithLabelValues(string(shown.Code)).Inc()
-		if shown.Code == chat.CodeRateLimited {
-			level = slog.LevelDebug // a flood of requests is none of lines
-		}
-		h.log.Log(r.Context(), level, "connection refused", "code", shown.Code, "address", h.gate.Address(r).String(), "error", err)
-		w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455 §4.4: what would be understood
-		wire.Refuse(w, r, shown)
+		h.refuse(w, r, began, caller, err)
 		return
 	}
 	conn, buffered, err := h.upgrade(w, r)
 	if err != nil {
 		h.router.Disconnect(client)
 		h.metrics.refused.WithLabelValues(string(codeUpgradeFailed)).Inc()
-		h.log.Info("upgrade failed", "address", h.gate.Address(r).String(), "error", err)
+		h.log.Info("upgrade failed", "connection", client.ID(), "user", client.User().ID, "address", h.gate.Address(r).String(), "error", err)
 		return
 	}
 	c := newConn(h, conn, client, buffered)
+	c.ctx = telemetry.WithCause(c.ctx, h.cfg.Tracer.Incoming(r.Header))
 	h.connections.Go(c.serve)
 }
 
-// admit checks the request in the protocol's order; on success it holds a slot.
-func (h *Handler) admit(w http.ResponseWriter, r *http.Request) (*router.Connection, error) {
+// refuse answers a request that is not let in.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, began time.Time, caller gate.Caller, err error) {
+	shown, level, ctx := chat.AsError(err), slog.LevelInfo, r.Context()
+	h.metrics.refused.WithLabelValues(string(shown.Code)).Inc()
+	switch {
+	case shown.Code == chat.CodeRateLimited:
+		level = slog.LevelDebug // a flood of requests is none of lines
+	case telemetry.IsServers(shown.Code):
+		level = slog.LevelError
+		ctx = h.cfg.Tracer.Refused(telemetry.WithCause(ctx, h.cfg.Tracer.Incoming(r.Header)), "upgrade", began, shown.Code)
+	}
+	telemetry.Log(ctx, h.log).Log(ctx, level, "connection refused", "code", shown.Code, "address", h.gate.Address(r).String(),
+		"user", caller.User.ID, "error", err)
+	w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455 §4.4: what would be understood
+	wire.Refuse(w, r, telemetry.Mark(ctx, shown))
+}
+
+// admit checks the request in the protocol's order; on success it holds a slot. Whose request it is, is told as far as
+// that is known.
+func (h *Handler) admit(w http.ResponseWriter, r *http.Request) (c *router.Connection, caller gate.Caller, err error) {
 	if err := auth.RefuseQueryToken(r); err != nil {
-		return nil, err
+		return nil, caller, err
 	}
 	if h.router.Draining() {
-		return nil, chat.NewError(chat.CodeServerDraining, "the server is about to restart")
+		return nil, caller, chat.NewError(chat.CodeServerDraining, "the server is about to restart")
 	}
-	caller, err := h.gate.Enter(r)
-	if err != nil {
-		return nil, err
+	if caller, err = h.gate.Enter(r); err != nil {
+		return nil, caller, err
 	}
 	if err := h.gate.Charge(caller, w.Header()); err != nil {
-		return nil, err
+		return nil, caller, err
 	}
 	if err := checkHandshake(r); err != nil {
-		return nil, err
+		return nil, caller, err
 	}
-	return h.router.Admit(caller.User, caller.Address)
+	c, err = h.router.Admit(caller.User, caller.Address)
+	return c, caller, err
 }
 
 // checkHandshake refuses what is no opening handshake (RFC 6455 §4.2.1), and a client that offers subprotocols but not

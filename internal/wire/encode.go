@@ -72,6 +72,7 @@ type Error struct {
 	Retryable    bool      `json:"retryable"`
 	RetryAfterMS int64     `json:"retry_after_ms,omitempty"`
 	Field        string    `json:"field,omitempty"`
+	TraceID      string    `json:"trace_id,omitempty"`
 }
 
 // NewError gives the form of e that clients see; nil for nil.
@@ -81,7 +82,7 @@ func NewError(e *chat.Error) *Error {
 	}
 	return &Error{
 		Code: e.Code, Message: e.Message, Retryable: e.Code.Retryable(),
-		RetryAfterMS: e.RetryAfter.Milliseconds(), Field: e.Field,
+		RetryAfterMS: e.RetryAfter.Milliseconds(), Field: e.Field, TraceID: e.TraceID,
 	}
 }
 

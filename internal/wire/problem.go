@@ -12,11 +12,12 @@ import (
 
 // Problem is an error as an HTTP answer: a problem document (RFC 9457) with the protocol's code.
 type Problem struct {
-	Title  string    `json:"title"`
-	Status int       `json:"status"`
-	Detail string    `json:"detail"`
-	Code   chat.Code `json:"code"`
-	Field  string    `json:"field,omitempty"`
+	Title   string    `json:"title"`
+	Status  int       `json:"status"`
+	Detail  string    `json:"detail"`
+	Code    chat.Code `json:"code"`
+	Field   string    `json:"field,omitempty"`
+	TraceID string    `json:"trace_id,omitempty"`
 }
 
 // WriteProblem answers a request with e, under the status of its code.
@@ -54,7 +55,9 @@ func WriteProblemStatus(w http.ResponseWriter, status int, e *chat.Error) {
 
 // NewProblem gives the document for e under a status.
 func NewProblem(status int, e *chat.Error) Problem {
-	return Problem{Title: http.StatusText(status), Status: status, Detail: e.Message, Code: e.Code, Field: e.Field}
+	return Problem{
+		Title: http.StatusText(status), Status: status, Detail: e.Message, Code: e.Code, Field: e.Field, TraceID: e.TraceID,
+	}
 }
 
 // HTTPStatus gives the HTTP status for an error code.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm/upstream"
+	"github.com/parley-chat/parley/internal/telemetry"
 )
 
 // maxAnswer bounds what is read of the endpoint's answer, in bytes.
@@ -79,7 +80,7 @@ type verdict struct {
 // is allowed or, as llm_unavailable, refused, as configured; the end of ctx is ctx's error.
 func (h *Hook) Check(ctx context.Context, request chat.Request, text string) error {
 	answer, err := h.ask(ctx, question{text, request.SessionID, request.UserID, request.Model})
-	log := h.log.With("session", request.SessionID)
+	log := telemetry.Log(ctx, h.log).With("session", request.SessionID, "user", request.UserID, "message", request.MessageID)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -115,11 +116,13 @@ func (h *Hook) ask(ctx context.Context, q question) (v verdict, err error) {
 	if h.cfg.APIKey != "" {
 		r.Header.Set("Authorization", "Bearer "+h.cfg.APIKey)
 	}
+	telemetry.Inject(ctx, r.Header)
 	response, err := h.client.Do(r)
 	if err != nil {
 		return v, err
 	}
 	defer func() { _ = response.Body.Close() }()
+	telemetry.Set(ctx, telemetry.ResponseStatus.Int(response.StatusCode))
 	if response.StatusCode != http.StatusOK {
 		// What comes with it is not quoted: many frameworks repeat what they do not understand, here what a user said.
 		return v, fmt.Errorf("the answer has the status %d", response.StatusCode)

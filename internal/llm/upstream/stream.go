@@ -15,6 +15,7 @@ import (
 
 	"github.com/parley-chat/parley/chat"
 	"github.com/parley-chat/parley/internal/llm/sse"
+	"github.com/parley-chat/parley/internal/telemetry"
 )
 
 const (
@@ -103,6 +104,7 @@ func (c *Client) stream(ctx context.Context, call Call, emit func(chat.Chunk) bo
 	}
 	defer func() { _ = response.Body.Close() }()
 	defer hangUp()
+	telemetry.Set(ctx, telemetry.ResponseStatus.Int(response.StatusCode))
 	if response.StatusCode == http.StatusSwitchingProtocols {
 		return unavailable.WithCause(errors.New("status 101")) // its body is the socket itself, and has no end
 	}
@@ -133,6 +135,7 @@ func (c *Client) post(ctx context.Context, call Call, connected func()) (*http.R
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "text/event-stream")
 	r.Header.Set("User-Agent", "parley")
+	telemetry.Inject(ctx, r.Header)
 	return c.Do(r)
 }
 

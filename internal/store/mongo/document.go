@@ -181,6 +181,7 @@ type errorDocument struct {
 	Message      string    `bson:"message"`
 	RetryAfterMS int64     `bson:"retry_after_ms"`
 	Field        string    `bson:"field"`
+	TraceID      string    `bson:"trace_id,omitempty"`
 }
 
 func messageToDocument(sessionID string, by chat.Claim, m *chat.Message) messageDocument {
@@ -212,7 +213,7 @@ func changesOf(m *chat.Message, write bson.ObjectID) messageChanges {
 		Status:       m.Status,
 		FinishReason: m.FinishReason,
 		Error: converted(m.Error, func(e chat.Error) errorDocument {
-			return errorDocument{e.Code, e.Message, e.RetryAfter.Milliseconds(), e.Field}
+			return errorDocument{e.Code, e.Message, e.RetryAfter.Milliseconds(), e.Field, e.TraceID}
 		}),
 		Provider:     m.Provider,
 		Usage:        converted(m.Usage, func(u chat.Usage) usageDocument { return usageDocument(u) }),
@@ -236,6 +237,7 @@ func (d *messageDocument) message() chat.Message {
 		Error: converted(c.Error, func(e errorDocument) chat.Error {
 			return chat.Error{
 				Code: e.Code, Message: e.Message, RetryAfter: time.Duration(e.RetryAfterMS) * time.Millisecond, Field: e.Field,
+				TraceID: e.TraceID,
 			}
 		}),
 		CreatedAt:    moment(d.CreatedAt),

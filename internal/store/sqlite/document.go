@@ -120,6 +120,7 @@ type errorDocument struct {
 	Message      string    `json:"message"`
 	RetryAfterMS int64     `json:"retry_after_ms,omitempty"`
 	Field        string    `json:"field,omitempty"`
+	TraceID      string    `json:"trace_id,omitempty"`
 }
 
 func messageToDocument(m *chat.Message) (d messageDocument, err error) {
@@ -130,6 +131,7 @@ func messageToDocument(m *chat.Message) (d messageDocument, err error) {
 			Message:      m.Error.Message,
 			RetryAfterMS: m.Error.RetryAfter.Milliseconds(),
 			Field:        m.Error.Field,
+			TraceID:      m.Error.TraceID,
 		}); err != nil {
 			return d, err
 		}
@@ -153,6 +155,7 @@ func (d *messageDocument) complete(m *chat.Message) error {
 			Message:    shown.Message,
 			RetryAfter: time.Duration(shown.RetryAfterMS) * time.Millisecond,
 			Field:      shown.Field,
+			TraceID:    shown.TraceID,
 		}
 	}
 	if err := decode(d.authorJSON, &m.Author); err != nil {

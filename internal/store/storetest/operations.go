@@ -74,7 +74,7 @@ var Operations = map[string]Operation{
 	},
 	"InsertMessage": func(ctx context.Context, s chat.Store) (any, error) {
 		m := chat.Message{ID: "n", N: 3, Role: chat.RoleUser, Text: "and?", Status: chat.StatusComplete, CreatedAt: operandTime}
-		m.Error = &chat.Error{Code: chat.CodeInternal, RetryAfter: time.Second + 1, Cause: errors.New("a cause, which is not stored")}
+		m.Error = &chat.Error{Code: chat.CodeInternal, RetryAfter: time.Second + 1, TraceID: "t", Cause: errors.New("a cause, which is not stored")}
 		return nil, s.InsertMessage(ctx, "s", operandClaim, m)
 	},
 	"UpdateMessage": func(ctx context.Context, s chat.Store) (any, error) {
