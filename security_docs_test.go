@@ -28,7 +28,7 @@ var loosening = []string{
 	"llm.budget.tokens", "llm.moderation.url", "llm.moderation.allow_on_error", "llm.providers[].base_url",
 	"llm.providers[].proxy", "llm.providers[].ca_file",
 	"storage.encryption.keyset_file", "storage.journal.sync", "storage.journal.max_bytes", "storage.retention",
-	"ui.enabled", "ui.frame_ancestors", "log.level",
+	"ui.enabled", "ui.frame_ancestors", "telemetry.otlp_endpoint", "log.level",
 }
 
 // looseningSections are those of which every key is one.

@@ -32,7 +32,7 @@ func TestTraceOfAHedgedRequest(t *testing.T) {
 		for _, s := range spans.GetSpans() {
 			says := make(map[string]string)
 			for _, kv := range s.Attributes {
-				says[string(kv.Key)] = kv.Value.Emit()
+				says[string(kv.Key)] = kv.Value.String()
 			}
 			got[says["parley.provider"]] = says["parley.hedged"] + " " + says["parley.outcome"] + " " + says["error.type"]
 		}

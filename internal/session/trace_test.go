@@ -61,7 +61,7 @@ func tracedHouse(t *testing.T, edit func(*session.Config), ways ...func(context.
 func told(s tracetest.SpanStub) map[attribute.Key]string {
 	all := make(map[attribute.Key]string)
 	for _, kv := range s.Attributes {
-		all[kv.Key] = kv.Value.Emit()
+		all[kv.Key] = kv.Value.String()
 	}
 	return all
 }

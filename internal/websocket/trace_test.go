@@ -57,8 +57,8 @@ func TestTracesOfRefusedCommands(t *testing.T) {
 					t.Fatalf("the client is told %v, the spans are %+v, the log says %s", told, all, h.log)
 				}
 				for _, kv := range all[0].Attributes {
-					if strings.Contains(kv.Value.Emit(), "SECRET") {
-						t.Errorf("the span says %s = %s", kv.Key, kv.Value.Emit())
+					if strings.Contains(kv.Value.String(), "SECRET") {
+						t.Errorf("the span says %s = %s", kv.Key, kv.Value.String())
 					}
 				}
 			})
