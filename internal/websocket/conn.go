@@ -270,7 +270,7 @@ func (c *conn) trace(frame *wire.Frame, began time.Time, code chat.Code) context
 func (c *conn) answerError(e *chat.Error, ref string) {
 	c.h.metrics.errors.WithLabelValues(string(e.Code)).Inc()
 	c.client.Answer(c.ctx, chat.ErrorNotice{Err: e}, ref)
-	if c.errors.add(time.Now()) {
+	if isClients(e.Code) && c.errors.add(time.Now()) {
 		c.log().Info("too many frames were refused", "code", closePolicy, "last", e.Code)
 		c.Close(closePolicy, "too many errors")
 	}

@@ -1,6 +1,10 @@
 package websocket
 
-import "time"
+import (
+	"time"
+
+	"github.com/parley-chat/parley/chat"
+)
 
 // What one connection may send beside what its user may (rate limits count over all of a user's connections, and only
 // frames that cost something).
@@ -35,6 +39,10 @@ func (b *frameBucket) take(now time.Time) bool {
 	b.full = full
 	return true
 }
+
+// isClients reports whether an error is the client's own doing: not what may succeed later, as when the storage is away or
+// another server has the session; but to ask too often is.
+func isClients(code chat.Code) bool { return !code.Retryable() || code == chat.CodeRateLimited }
 
 // errorTimes are when a connection's latest frames were refused: maxErrors at the most. Most connections never have one.
 type errorTimes struct {
